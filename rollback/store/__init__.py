@@ -1,0 +1,1 @@
+"""The store: one catalog, packed small blobs, large blobs as files."""

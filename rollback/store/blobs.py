@@ -1,0 +1,484 @@
+"""Content in the store: finding it, proving it, adding it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import struct
+from collections.abc import Callable, Iterable
+from io import BufferedReader
+from typing import IO
+
+from rollback.durable import sync_files, sync_folder
+from rollback.errors import StoreCorrupt
+from rollback.failpoints import reach
+from rollback.model import Entry
+from rollback.store.catalog import BlobKind, Catalog, Place
+from rollback.store.codec import (
+    EMPTY_TREE,
+    decode_tree,
+    encode_tree,
+    inode_id,
+    references,
+    tree_id,
+)
+from rollback.store.packs import PACK_LIMIT, PackWriter
+
+CHUNK = 1 << 20
+PAGE = 4096
+_RECIPE = struct.Struct("<4sQ")
+_RECIPE_MAGIC = b"GR1\n"
+_FDS = 32
+
+
+class BlobReader:
+    """Reads blobs of one store; every byte is proven before it is handed on.
+
+    Args:
+        folder: The store.
+        catalog: Its catalog.
+    """
+
+    def __init__(self, folder: bytes, catalog: Catalog) -> None:
+        self.folder = folder
+        self.catalog = catalog
+        self._fds: dict[int, int] = {}
+
+    def close(self) -> None:
+        """Close the packs that are open."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+    def place(self, blob: bytes) -> Place:
+        """Return where a blob lies.
+
+        Raises:
+            StoreCorrupt: The store does not have it.
+        """
+        place = self.catalog.place(blob)
+        if place is None:
+            raise damaged(blob, "it is not in the catalog")
+        return place
+
+    def path(self, place: Place, blob: bytes) -> bytes:
+        """Return the file of a loose blob or of one that is kept by its inode."""
+        return file_path(self.folder, place.kind, blob)
+
+    def read(self, blob: bytes) -> bytes:
+        """Return a packed blob whole.
+
+        Raises:
+            StoreCorrupt: It is missing or does not match its id.
+        """
+        content = self.read_at(self.place(blob), blob)
+        if hashlib.sha256(content).digest() != blob:
+            raise damaged(blob, "its content does not match its hash")
+        return content
+
+    def read_at(self, place: Place, blob: bytes) -> bytes:
+        """Return the bytes at a place, unproven.
+
+        Raises:
+            StoreCorrupt: The pack or file is missing or too short.
+        """
+        try:
+            if place.kind in {BlobKind.LOOSE, BlobKind.INODE}:
+                with open(file_path(self.folder, place.kind, blob), "rb") as file:
+                    content = file.read()
+            else:
+                content = os.pread(self._pack(place.pack), place.length, place.offset)
+        except OSError as error:
+            raise damaged(blob, str(error.strerror)) from error
+        if len(content) != place.length:
+            raise damaged(blob, "its file is too short")
+        return content
+
+    def tree(self, blob: bytes) -> list[Entry]:
+        """Return the entries of a directory record; the empty one need not be kept.
+
+        Raises:
+            StoreCorrupt: It is missing or damaged.
+        """
+        if blob == EMPTY_TREE:
+            return []
+        return decode_tree(self.read(blob))
+
+    def copy_to(self, blob: bytes, target: IO[bytes]) -> None:
+        """Write a blob of any kind to a stream, each part proven before it is written.
+
+        A loose blob is proven whole at its end: the caller throws the target away on an error.
+
+        Raises:
+            StoreCorrupt: It is missing or damaged.
+        """
+        place = self.place(blob)
+        if place.kind is BlobKind.PAGED:
+            self._copy_pages(blob, target)
+        elif place.kind is BlobKind.LOOSE:
+            digest = hashlib.sha256()
+            with open_blob(self.folder, place.kind, blob) as file:
+                while chunk := file.read(CHUNK):
+                    digest.update(chunk)
+                    target.write(chunk)
+            if digest.digest() != blob:
+                raise damaged(blob, "its content does not match its hash")
+        elif place.kind is BlobKind.INODE:
+            with open_blob(self.folder, place.kind, blob) as file:
+                while chunk := file.read(CHUNK):
+                    target.write(chunk)
+        else:
+            target.write(self.read(blob))
+
+    def recipe(self, blob: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
+        """Return the length of a paged blob and its segments as (content hash, segment id)."""
+        content = self.read(blob)
+        magic, length = _RECIPE.unpack_from(content)
+        if magic != _RECIPE_MAGIC:
+            raise damaged(blob, "it is not a recipe")
+        return length, [
+            (content[at : at + 32], content[at + 32 : at + 64])
+            for at in range(_RECIPE.size, len(content), 64)
+        ]
+
+    def children(self, blob: bytes) -> list[bytes]:
+        """Return the blobs that a tree, a recipe or a segment refers to, one an occurrence.
+
+        Raises:
+            StoreCorrupt: It is missing or damaged.
+        """
+        kind = self.place(blob).kind
+        if kind is BlobKind.TREE:
+            return references(self.tree(blob))
+        if kind is BlobKind.PAGED:
+            return [segment for _, segment in self.recipe(blob)[1]]
+        if kind is BlobKind.SEGMENT:
+            content = self.read(blob)
+            return [content[at : at + 32] for at in range(0, len(content), 32)]
+        return []
+
+    def _copy_pages(self, blob: bytes, target: IO[bytes]) -> None:
+        length, segments = self.recipe(blob)
+        for content_hash, segment in segments:
+            content = b"".join(self._pages(segment))
+            if hashlib.sha256(content).digest() != content_hash:
+                raise damaged(segment, "its pages do not match their hash")
+            target.write(content)
+            length -= len(content)
+        if length:
+            raise damaged(blob, "its recipe is not complete")
+
+    def _pages(self, segment: bytes) -> list[bytes]:
+        content = self.read(segment)
+        pages = [content[at : at + 32] for at in range(0, len(content), 32)]
+        places = self._places(set(pages))
+        runs: dict[bytes, bytes] = {}
+        for pack, found in _by_pack(places).items():
+            fd = self._pack(pack)
+            for start, end, members in _runs(found):
+                data = os.pread(fd, end - start, start)
+                for page, place in members:
+                    at = place.offset - start
+                    runs[page] = data[at : at + place.length]
+        try:
+            return [runs[page] for page in pages]
+        except KeyError as error:
+            raise damaged(error.args[0], "it is not in the catalog") from None
+
+    def _places(self, blobs: set[bytes]) -> dict[bytes, Place]:
+        marks = ",".join("?" * len(blobs))
+        rows = self.catalog.db.execute(
+            f"SELECT id, kind, pack, place, length FROM blob WHERE id IN ({marks})",  # noqa: S608
+            tuple(blobs),
+        )
+        return {row[0]: Place(BlobKind(row[1]), row[2], row[3], row[4]) for row in rows}
+
+    def _pack(self, pack: int) -> int:
+        fd = self._fds.get(pack)
+        if fd is None:
+            row = self.catalog.db.execute("SELECT name FROM pack WHERE id = ?", (pack,)).fetchone()
+            if row is None:
+                raise StoreCorrupt(
+                    f"pack {pack} is not in the catalog", hint="guard verify --repair"
+                )
+            path = os.path.join(self.folder, b"packs", row[0].encode() + b".pack")
+            if len(self._fds) >= _FDS:
+                os.close(self._fds.pop(next(iter(self._fds))))
+            fd = self._fds[pack] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return fd
+
+
+def file_path(folder: bytes, kind: BlobKind, blob: bytes) -> bytes:
+    """Return the path of a blob that is a file of its own."""
+    name = blob.hex().encode()
+    return os.path.join(folder, b"loose" if kind is BlobKind.LOOSE else b"links", name[:2], name)
+
+
+def open_blob(
+    folder: bytes,
+    kind: BlobKind,
+    blob: bytes,
+    intact: Callable[[BufferedReader], bool | None] | None = None,
+) -> BufferedReader:
+    """Open a blob that is a file of its own; one kept by inode is held against its signature.
+
+    Args:
+        folder: The store.
+        kind: LOOSE or INODE.
+        blob: Its id.
+        intact: Asked where the signature does not agree: a touched time alone is no damage.
+
+    Raises:
+        StoreCorrupt: It is missing, or not the file that was kept.
+    """
+    try:
+        fd = _open_own(file_path(folder, kind, blob))
+    except OSError as error:
+        raise damaged(blob, str(error.strerror)) from error
+    file = os.fdopen(fd, "rb")
+    if kind is BlobKind.INODE and inode_id(os.fstat(fd)) != blob:
+        if intact is None or not intact(file):
+            file.close()
+            raise damaged(blob, "the linked file was written in place")
+        file.seek(0)
+    return file
+
+
+def _open_own(path: bytes) -> int:
+    """Open a file of ours for reading, also one that was displaced with a mode that forbids it."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags)
+    except PermissionError:
+        mode = stat.S_IMODE(os.lstat(path).st_mode)
+        os.chmod(path, mode | stat.S_IRUSR)
+        try:
+            return os.open(path, flags)
+        finally:
+            os.chmod(path, mode)
+
+
+def damaged(blob: bytes, why: str) -> StoreCorrupt:
+    """Return the error that names a damaged blob."""
+    return StoreCorrupt(
+        f"blob {blob.hex()[:16]} in the store is damaged: {why}", hint="guard verify --repair"
+    )
+
+
+class BlobWriter:
+    """Adds blobs inside one transaction of the catalog.
+
+    Args:
+        reader: For what the store already has.
+        stem: Beginning of the names of new packs; unique to the operation.
+    """
+
+    def __init__(self, reader: BlobReader, stem: str) -> None:
+        self.reader = reader
+        self.folder = reader.folder
+        self.db = reader.catalog.db
+        self.stem = stem
+        self.new_bytes = 0
+        self._pack: PackWriter | None = None
+        self._packs = 0
+        self._rows: dict[bytes, list[int]] = {}
+        self._refs: dict[bytes, int] = {}
+        self._pack_id = 0
+        self._numbers = 0
+        self._touched: set[bytes] = set()
+        self._linked: set[bytes] = set()
+
+    def next_number(self) -> int:
+        """Return a number that makes the name of one more pack unique."""
+        self._numbers += 1
+        return self._numbers
+
+    def touch(self, blob: bytes) -> None:
+        """Remember that a link to `blob` was made: neither bytes nor name need be durable yet."""
+        self._touched.add(blob.hex()[:2].encode())
+        self._linked.add(file_path(self.folder, BlobKind.INODE, blob))
+
+    def knows(self, blob: bytes) -> bool:
+        """Return whether the store has a blob, or is about to."""
+        return (
+            blob in self._rows
+            or self.db.execute("SELECT 1 FROM blob WHERE id = ?", (blob,)).fetchone() is not None
+        )
+
+    def refer(self, blob: bytes) -> None:
+        """Count one more reference to a blob."""
+        self._refs[blob] = self._refs.get(blob, 0) + 1
+
+    def add_packed(self, kind: BlobKind, blob: bytes, content: bytes) -> bool:
+        """Add a small blob; return False where the store has it already."""
+        if self.knows(blob):
+            return False
+        if self._pack is None or self._pack.length > PACK_LIMIT:
+            self._end_pack()
+            self._packs += 1
+            name = f"{self.stem}-m{self._packs}"
+            self._pack = PackWriter(os.path.join(self.folder, b"packs"), name)
+            self._pack_id = self.add_pack(name, 0)
+        offset = self._pack.append(kind, blob, content)
+        self._rows[blob] = [kind, self._pack_id, offset, len(content)]
+        self.new_bytes += len(content)
+        if len(self._rows) > 20_000:  # noqa: PLR2004
+            self._write_rows()
+        return True
+
+    def add_row(self, blob: bytes, place: Place) -> None:
+        """Record a blob whose bytes were written by somebody else (a worker, a link)."""
+        if not self.knows(blob):
+            self._rows[blob] = [place.kind, place.pack, place.offset, place.length]
+
+    def add_pack(self, name: str, length: int) -> int:
+        """Record a pack and return its number."""
+        cursor = self.db.execute("INSERT INTO pack (name, length) VALUES (?, ?)", (name, length))
+        return int(cursor.lastrowid or 0)
+
+    def add_tree(self, entries: Iterable[Entry], refs: Iterable[bytes]) -> bytes:
+        """Add a directory record that refers to `refs`, and return its id."""
+        content = encode_tree(entries)
+        identity = tree_id(content)
+        if self.add_packed(BlobKind.TREE, identity, content):
+            for ref in refs:
+                self.refer(ref)
+        return identity
+
+    def add_pages(self, source: IO[bytes], previous: bytes | None) -> bytes:
+        """Add a stream as pages and return its id; see `Vault.put_pages`."""
+        known: list[tuple[bytes, bytes]] = []
+        if previous is not None:
+            with contextlib.suppress(StoreCorrupt):
+                known = self.reader.recipe(previous)[1]
+        parts: list[bytes] = []
+        segments: list[bytes] = []
+        length = 0
+        while chunk := _read_full(source, CHUNK):
+            length += len(chunk)
+            content_hash = hashlib.sha256(chunk).digest()
+            at = len(segments)
+            if at < len(known) and known[at][0] == content_hash:
+                segment = known[at][1]
+            else:
+                segment = self._add_segment(chunk)
+            segments.append(segment)
+            parts += (content_hash, segment)
+        recipe = _RECIPE.pack(_RECIPE_MAGIC, length) + b"".join(parts)
+        identity = hashlib.sha256(recipe).digest()
+        if self.add_packed(BlobKind.PAGED, identity, recipe):
+            for segment in segments:
+                self.refer(segment)
+        return identity
+
+    def settle(self) -> None:
+        """Make what was added so far readable: the present pack is ended."""
+        self._end_pack()
+        self._write_rows()
+
+    def finish(self) -> None:
+        """Make all new bytes durable and hand all rows to the transaction."""
+        self._end_pack()
+        self._write_rows()
+        reach("folders.sync")
+        sync_files(self.folder, self._linked)
+        sync_folders(self.folder, self._touched)
+
+    def abandon(self) -> None:
+        """Forget what was added; the caller rolls the transaction back."""
+        # The numbers of its packs will be given again: none may stay open under one of them.
+        self.reader.close()
+        if self._pack is not None:
+            self._pack.abandon()
+            self._pack = None
+
+    def _add_segment(self, chunk: bytes) -> bytes:
+        sha256 = hashlib.sha256
+        pages = [chunk[at : at + PAGE] for at in range(0, len(chunk), PAGE)]
+        ids = [sha256(page).digest() for page in pages]
+        content = b"".join(ids)
+        segment = sha256(content).digest()
+        if self.knows(segment):
+            return segment
+        have = {blob for blob in set(ids) if blob in self._rows}
+        marks = ",".join("?" * len(ids))
+        have |= {
+            row[0]
+            for row in self.db.execute(f"SELECT id FROM blob WHERE id IN ({marks})", ids)  # noqa: S608
+        }
+        for blob, page in zip(ids, pages, strict=True):
+            if blob not in have:
+                self.add_packed(BlobKind.PACKED, blob, page)
+                have.add(blob)
+        self.add_packed(BlobKind.SEGMENT, segment, content)
+        for blob in ids:
+            self.refer(blob)
+        return segment
+
+    def _end_pack(self) -> None:
+        if self._pack is not None:
+            self._pack.close()
+            self.db.execute(
+                "UPDATE pack SET length = ? WHERE name = ?", (self._pack.length, self._pack.name)
+            )
+            self._pack = None
+
+    def _write_rows(self) -> None:
+        self.db.executemany(
+            "INSERT OR IGNORE INTO blob (id, kind, pack, place, length, refs)"
+            " VALUES (?, ?, ?, ?, ?, 0)",
+            ((blob, *row) for blob, row in self._rows.items()),
+        )
+        self._rows.clear()
+        self.db.executemany(
+            "UPDATE blob SET refs = refs + ? WHERE id = ?",
+            ((count, blob) for blob, count in self._refs.items()),
+        )
+        self._refs.clear()
+
+
+def sync_folders(folder: bytes, fans: Iterable[bytes]) -> None:
+    """Make the names in the store's folders durable: packs, large blobs, and these link fans."""
+    for name in (b"packs", b"loose", b"links"):
+        sync_folder(os.path.join(folder, name))
+    for fan in sorted(fans):
+        sync_folder(os.path.join(folder, b"links", fan))
+
+
+def _read_full(source: IO[bytes], size: int) -> bytes:
+    chunk = source.read(size)
+    while chunk and len(chunk) < size:
+        more = source.read(size - len(chunk))
+        if not more:
+            break
+        chunk += more
+    return chunk
+
+
+def _by_pack(places: dict[bytes, Place]) -> dict[int, list[tuple[bytes, Place]]]:
+    found: dict[int, list[tuple[bytes, Place]]] = {}
+    for blob, place in places.items():
+        found.setdefault(place.pack, []).append((blob, place))
+    return found
+
+
+def _runs(
+    found: list[tuple[bytes, Place]],
+) -> Iterable[tuple[int, int, list[tuple[bytes, Place]]]]:
+    """Yield stretches of a pack that are worth one read: start, end, members."""
+    found.sort(key=lambda item: item[1].offset)
+    members: list[tuple[bytes, Place]] = []
+    start = end = 0
+    for item in found:
+        place = item[1]
+        if members and place.offset - end > PAGE:
+            yield start, end, members
+            members = []
+        if not members:
+            start = place.offset
+        members.append(item)
+        end = place.offset + place.length
+    if members:
+        yield start, end, members

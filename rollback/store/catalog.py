@@ -1,0 +1,256 @@
+"""The catalog: operations, snapshots, where each blob lies, and the index of the live state.
+
+One SQLite database in rollback-journal mode: reading it needs no write, so the log can still be
+read on a full disk. Everything that a snapshot adds becomes visible in one commit, after all
+bytes that it refers to are durable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_from_bytes
+
+from rollback.errors import NoSpace, NothingToDo, StoreBusy, StoreCorrupt
+from rollback.failpoints import reach
+from rollback.model import Operation
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS operation (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,
+    state TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL, data TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS snapshot (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, label TEXT NOT NULL,
+    created_at REAL NOT NULL, document BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS blob (
+    id BLOB PRIMARY KEY, kind INTEGER NOT NULL, pack INTEGER NOT NULL, place INTEGER NOT NULL,
+    length INTEGER NOT NULL, refs INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS unreferenced ON blob (id) WHERE refs = 0;
+CREATE TABLE IF NOT EXISTS pack (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, length INTEGER NOT NULL,
+    dead INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS live (
+    root TEXT NOT NULL, folder BLOB NOT NULL, tree BLOB NOT NULL, signatures BLOB NOT NULL,
+    ctimes BLOB NOT NULL, children BLOB NOT NULL, notes TEXT NOT NULL,
+    PRIMARY KEY (root, folder)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS digest (id BLOB PRIMARY KEY, sha256 BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS garbage (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_OPERATION = "seq, id, kind, state, started_at, ended_at, data"
+_HINT = "guard verify --repair"
+
+
+class BlobKind(enum.IntEnum):
+    """How a blob lies in the store; the numbers are part of the format."""
+
+    PACKED = 1
+    LOOSE = 2
+    PAGED = 3
+    """A recipe (kept packed under the same id) of segments of 4 KiB pages."""
+    INODE = 4
+    """A file linked or moved into the store, named by inode, size and mtime."""
+    TREE = 5
+    """A directory record, packed."""
+    SEGMENT = 6
+    """A list of page ids, packed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the bytes of a blob are."""
+
+    kind: BlobKind
+    pack: int
+    offset: int
+    length: int
+
+
+class Catalog:
+    """The database of one store.
+
+    Args:
+        path: The database file; created 0600 where absent.
+        writable: Without it nothing is created or changed.
+
+    Raises:
+        StoreCorrupt: The file is not a catalog that can be read.
+    """
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = path
+        if writable and not path.exists():
+            # Another process may be first; either way it is never open to others, not even once.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        mode = "rw" if writable else "ro"
+        uri = f"file:{quote_from_bytes(os.fsencode(path))}?mode={mode}"
+        try:
+            self.db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)
+        except sqlite3.Error as error:
+            raise StoreCorrupt(f"the catalog {path} does not open: {error}", hint=_HINT) from None
+        try:
+            with translated(path):
+                if writable:
+                    self.db.execute("PRAGMA journal_mode = TRUNCATE")
+                    self.db.execute("PRAGMA synchronous = EXTRA")
+                    self.db.execute("PRAGMA temp_store = MEMORY")
+                    # Worker processes read the catalog while a transaction is open here: it must
+                    # not reach the file before its commit.
+                    self.db.execute("PRAGMA cache_spill = OFF")
+                    if not self.db.execute("PRAGMA user_version").fetchone()[0]:
+                        self.db.executescript(
+                            f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = 1; COMMIT;"
+                        )
+                self.db.execute("SELECT count(*) FROM operation").fetchone()
+        except BaseException:
+            self.db.close()
+            raise
+
+    def close(self) -> None:
+        """Close the database."""
+        self.db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Run a block as one transaction: all of it is durable at the end, or none."""
+        with translated(self.path):
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+                reach("catalog.commit")
+                self.db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self.db.execute("ROLLBACK")
+                raise
+
+    def add_operation(self, kind: str, data: Mapping[str, Any]) -> Operation:
+        """Write the intent of an operation, durably, and return it."""
+        identity, now = secrets.token_hex(8), time.time()
+        with self.transaction() as db:
+            seq = db.execute(
+                "INSERT INTO operation (id, kind, state, started_at, data) VALUES (?,?,?,?,?)",
+                (identity, kind, "running", now, json.dumps(data)),
+            ).lastrowid
+        return Operation(int(seq or 0), identity, kind, "running", now, None, dict(data))
+
+    def change_operation(
+        self, seq: int, data: Mapping[str, Any], *, state: str | None = None, ended: bool = False
+    ) -> Operation:
+        """Merge `data` into an operation's line and set its state, durably."""
+        with self.transaction():
+            return self.change_operation_within(seq, data, state=state, ended=ended)
+
+    def change_operation_within(
+        self, seq: int, data: Mapping[str, Any], *, state: str | None = None, ended: bool = False
+    ) -> Operation:
+        """Do what `change_operation` does inside a transaction of the caller."""
+        now = self.operation(seq)
+        merged = {**now.data, **data}
+        self.db.execute(
+            "UPDATE operation SET data = ?, state = ?, ended_at = ? WHERE seq = ?",
+            (
+                json.dumps(merged),
+                state or now.state,
+                time.time() if ended else now.ended_at,
+                seq,
+            ),
+        )
+        return self.operation(seq)
+
+    def operation(self, seq: int) -> Operation:
+        """Return one operation.
+
+        Raises:
+            NothingToDo: There is none with that number.
+        """
+        for found in self.operations("WHERE seq = ?", (seq,)):
+            return found
+        raise NothingToDo(f"there is no operation {seq}", hint="guard log lists what there is")
+
+    def operations(self, where: str = "", values: Iterable[Any] = ()) -> list[Operation]:
+        """Return operations, newest first.
+
+        Args:
+            where: SQL of this package's own making, such as ``WHERE kind = ?``.
+            values: What fills its question marks.
+        """
+        with translated(self.path):
+            rows = self.db.execute(
+                f"SELECT {_OPERATION} FROM operation {where} ORDER BY seq DESC",  # noqa: S608
+                tuple(values),
+            ).fetchall()
+            return [
+                Operation(seq, identity, kind, state, started, ended, json.loads(data))
+                for seq, identity, kind, state, started, ended, data in rows
+            ]
+
+    def place(self, blob: bytes) -> Place | None:
+        """Return where a blob lies, or None where the store does not have it."""
+        row = self.db.execute(
+            "SELECT kind, pack, place, length FROM blob WHERE id = ?", (blob,)
+        ).fetchone()
+        return None if row is None else Place(BlobKind(row[0]), row[1], row[2], row[3])
+
+    def digest(self, blob: bytes) -> bytes | None:
+        """Return the SHA-256 of a file kept by its inode, None where it was never read."""
+        row = self.db.execute("SELECT sha256 FROM digest WHERE id = ?", (blob,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def learn_digest(self, blob: bytes, sha256: bytes) -> None:
+        """Remember the SHA-256 of a file kept by its inode, inside the caller's transaction."""
+        self.db.execute("INSERT OR IGNORE INTO digest VALUES (?, ?)", (blob, sha256))
+
+    def value(self, key: str, default: str = "") -> str:
+        """Return a small value of the store."""
+        name = storable(key)
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (name,)).fetchone()
+        return default if row is None else str(row[0])
+
+    def set_value(self, key: str, value: str) -> None:
+        """Set a small value of the store; inside a transaction of the caller or on its own."""
+        self.db.execute(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)", (storable(key), storable(value))
+        )
+
+
+def storable(text: str) -> str:
+    """Return a text that SQLite can keep: bytes of a path that are no UTF-8 are spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into the engine's, with what to do next.
+
+    Raises:
+        NoSpace: The disk is full.
+        StoreBusy: Another process holds the catalog.
+        StoreCorrupt: It is damaged.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise NoSpace(
+                f"the disk is full: the catalog {path} cannot grow",
+                hint="free some space, then run the same command again",
+            ) from error
+        if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise StoreBusy(
+                f"the catalog {path} is in use by another process",
+                hint="wait for it to end; guard status shows what is at work",
+            ) from error
+        if code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+            raise OSError(5, f"{error}", os.fspath(path)) from error
+        raise StoreCorrupt(f"the catalog {path} is damaged: {error}", hint=_HINT) from error

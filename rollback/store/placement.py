@@ -1,0 +1,142 @@
+"""Where the store lives, and that it is the user's alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollback.errors import StoreUnusable
+
+FORMAT = b"guard store 1\n"
+PRIVATE = 0o700
+FOLDERS = ("packs", "loose", "links", "snapshots", "work", "log")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A place for the store and the reason why it is there."""
+
+    path: Path
+    why: str
+
+
+def choose(project: Path, asked: Path | None, environ: Mapping[str, str]) -> Placement:
+    """Return where the store of a project is, or would be created.
+
+    The user's state folder where that is on the project's file system: it then survives the
+    project's removal and can share blocks and links. Else ``.guard`` in the project.
+
+    Args:
+        project: Absolute path of the project; need not exist any more.
+        asked: A place that the user named, else None.
+        environ: For ``GUARD_STORE``, ``XDG_STATE_HOME`` and ``HOME``.
+    """
+    if asked is not None:
+        return Placement(asked.absolute(), "named by --store or the configuration")
+    if environ.get("GUARD_STORE"):
+        return Placement(Path(environ["GUARD_STORE"]).absolute(), "named by GUARD_STORE")
+    home = environ.get("XDG_STATE_HOME") or os.path.join(
+        environ.get("HOME") or os.path.expanduser("~"), ".local", "state"
+    )
+    state = Path(home) / "guard" / _name(project)
+    inside = project / ".guard"
+    if (inside / "STORE").exists():
+        return Placement(inside, "in the project, where it was made")
+    if (state / "STORE").exists() or _device(state) == _device(project):
+        return Placement(state, "in your state folder, which survives the project's removal")
+    return Placement(inside, "in the project: your state folder is on another file system")
+
+
+def has_store(project: Path, environ: Mapping[str, str]) -> bool:
+    """Return whether a store was made for this very folder, even where the folder is empty now."""
+    return (choose(project, None, {**environ, "GUARD_STORE": ""}).path / "STORE").exists()
+
+
+def prepare(path: Path) -> None:
+    """Create the store's folders (0700) where they are absent and refuse what is not ours.
+
+    Raises:
+        StoreUnusable: Another user owns it, it is open to others and cannot be closed, it is
+            not a guard store, or it cannot be created.
+    """
+    try:
+        fresh = not path.exists()
+        os.makedirs(path, mode=PRIVATE, exist_ok=True)
+        info = os.stat(path)
+        if not fresh:
+            _refuse_foreign(path, info)
+        if stat.S_IMODE(info.st_mode) != PRIVATE:
+            os.chmod(path, PRIVATE)
+        _mark(path)
+        for folder in FOLDERS:
+            os.makedirs(path / folder, mode=PRIVATE, exist_ok=True)
+            os.chmod(path / folder, PRIVATE)
+    except OSError as error:
+        raise StoreUnusable(
+            f"the store {path} cannot be used: {error.strerror}",
+            hint="name another place with --store DIR or GUARD_STORE",
+        ) from error
+
+
+def _refuse_foreign(path: Path, info: os.stat_result) -> None:
+    if info.st_uid != os.geteuid():
+        raise StoreUnusable(
+            f"the store {path} belongs to another user (uid {info.st_uid})",
+            hint="run guard as that user, or name another place with --store DIR",
+        )
+    marker = path / "STORE"
+    # Listed before it is looked for: another process may be making the store at this moment.
+    names = os.listdir(path)
+    if not marker.exists():
+        ours = {".gitignore", *FOLDERS}
+        if any(name not in ours and not name.endswith(".tmp") for name in names):
+            raise StoreUnusable(
+                f"{path} is not empty and not a guard store",
+                hint="name an empty or new folder with --store DIR or GUARD_STORE",
+            )
+    elif not _fits(marker.read_bytes()):
+        raise StoreUnusable(
+            f"the store {path} has a format that this version does not know",
+            hint="update guard, or name another place with --store DIR",
+        )
+
+
+def _mark(path: Path) -> None:
+    for name, content in (("STORE", FORMAT), (".gitignore", b"*\n")):
+        place = path / name
+        if not place.exists() or (name == "STORE" and place.stat().st_size < len(FORMAT)):
+            # Whole or not at all: a marker that a full disk cut short would lock people out.
+            partial = path / f"{name}.{os.getpid()}.tmp"
+            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, content)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(partial, place)
+
+
+def _fits(marker: bytes) -> bool:
+    """Return whether a marker is ours, be it one that was not written to its end."""
+    return marker[: len(FORMAT)] == FORMAT or (
+        len(marker) < len(FORMAT) and FORMAT.startswith(marker)
+    )
+
+
+def _name(project: Path) -> str:
+    base = re.sub(r"[^A-Za-z0-9._-]", "_", project.name)[:40] or "root"
+    return f"{base}-{hashlib.sha256(os.fsencode(project)).hexdigest()[:12]}"
+
+
+def _device(path: Path) -> int:
+    for candidate in (path, *path.parents):
+        try:
+            return os.stat(candidate).st_dev
+        except OSError:
+            continue
+    return -1
