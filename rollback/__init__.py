@@ -1,0 +1,1 @@
+"""The snapshot engine; it knows nothing of checks, commands or terminals."""

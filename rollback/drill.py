@@ -1,0 +1,337 @@
+"""The rehearsal: a snapshot is restored for real into scratch, read again, and timed.
+
+`full` rebuilds everything. `sample` rebuilds a stratified sample and computes from it what the
+whole would take. `auto` rebuilds in full what was never rebuilt on this machine, and afterwards
+what is new since, with a sample of the rest; what was measured then stands for the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rollback.atomic import remove_path
+from rollback.build import Linking, TreeBuilder
+from rollback.difference import Comparison, contents, find_entry
+from rollback.durable import sync_file_system
+from rollback.errors import RollbackError
+from rollback.failpoints import reach
+from rollback.inventory import is_tree, resource_from, target_from
+from rollback.model import Entry, Kind, ResourceState, Skip, Snapshot
+from rollback.plan import TreeTarget
+from rollback.proving import Prover
+from rollback.reports import DrillPart, DrillReport
+from rollback.reread import differences, hash_one
+from rollback.store.catalog import BlobKind
+from rollback.store.store import Store
+from rollback.store.vault import StoreVault
+from rollback.trash import discard
+from rollback.walk import open_root
+
+AUTO_FULL_FILES = 250_000
+AUTO_FULL_BYTES = 16 << 30
+SAMPLE_PER_STRATUM = 48
+_STRATA = (4 << 10, 64 << 10, 1 << 20, 64 << 20, 1 << 62)
+_LARGE = 64 << 20
+SAFETY = 1.25
+"""The bound is this many times the estimate: the disk of tomorrow is not that of today."""
+_JITTER_S = 2.0
+"""Of what a short rollback takes, this much may double: other work on the machine."""
+_FLOOR_S = 0.25
+OVERHEAD_S = 0.06
+"""What a rollback does besides: comparing, committing what it displaces, the log."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one root or resource contributed."""
+
+    name: str
+    files: int = 0
+    size: int = 0
+    elapsed_s: float = 0.0
+    estimate_s: float = 0.0
+    bound_s: float = 0.0
+    failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+    sampled: bool = False
+
+
+class Drill:
+    """One rehearsal of one snapshot.
+
+    Args:
+        store: Where the snapshot is.
+        snapshot: What is rehearsed.
+        mode: ``auto``, ``full`` or ``sample``.
+        budget_s: What the bound is held against.
+        environ: Variables of the user's command; guard's own where None.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        snapshot: Snapshot,
+        mode: str,
+        budget_s: float,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.prover = Prover(store, snapshot, environ, full=mode == "full")
+        self.store = store
+        self.snapshot = snapshot
+        self.mode = mode
+        self.budget_s = budget_s
+        self.scratch = os.path.join(store.folder, b"work", b"drill-%d" % os.getpid())
+        self._proven: dict[str, str] = {}
+
+    def run(self, progress: Callable[[str, int, int], None] | None = None) -> DrillReport:
+        """Rehearse and return the verdict; the scratch folder is gone afterwards."""
+        started = time.monotonic()
+        reach("drill.scratch")
+        remove_path(self.scratch)
+        os.makedirs(self.scratch, mode=0o700)
+        parts: list[_Part] = []
+        try:
+            for number, state in enumerate(self.snapshot.states):
+                if progress is not None:
+                    progress("drill", number, len(self.snapshot.states))
+                parts.append(self._rehearse(number, state))
+            synced = time.monotonic()
+            if any(part.size for part in parts):
+                sync_file_system(self.scratch)
+            sync_s = time.monotonic() - synced
+            elapsed_s = time.monotonic() - started
+        finally:
+            reach("drill.clean")
+            discard(self.scratch, self.store.folder, files=sum(part.files for part in parts))
+        self._remember()
+        return self._report(parts, elapsed_s, sync_s)
+
+    def _report(self, parts: list[_Part], elapsed_s: float, sync_s: float) -> DrillReport:
+        estimate_s = sum(part.estimate_s for part in parts) + sync_s + OVERHEAD_S
+        bound_s = sum(part.bound_s for part in parts) + sync_s * SAFETY
+        bound_s += min(estimate_s, _JITTER_S) * (2 - SAFETY) + _FLOOR_S
+        failures = tuple(failure for part in parts for failure in part.failures)
+        sampled = any(part.sampled for part in parts)
+        shown = [
+            DrillPart(p.name, p.files, p.size, round(p.elapsed_s, 6), round(p.estimate_s, 6))
+            for p in sorted(parts, key=lambda p: p.estimate_s, reverse=True)
+        ]
+        return DrillReport(
+            self.snapshot.id,
+            "sample" if sampled else "full",
+            elapsed_s,
+            estimate_s,
+            bound_s,
+            self.budget_s,
+            not failures and bound_s <= self.budget_s,
+            sum(part.files for part in parts),
+            sum(part.size for part in parts),
+            tuple(shown),
+            failures,
+            tuple(note for part in parts for note in part.notes),
+            tuple(skip for part in parts for skip in part.skips),
+        )
+
+    def _rehearse(self, number: int, state: ResourceState) -> _Part:
+        part = _Part(state.name)
+        started = time.monotonic()
+        try:
+            if is_tree(state):
+                self._tree(number, state, part)
+            else:
+                self._resource(state, part)
+        except RollbackError as error:
+            part.failures.append(f"{state.name}: {error}")
+        part.elapsed_s = time.monotonic() - started
+        return part
+
+    def _resource(self, state: ResourceState, part: _Part) -> None:
+        key = f"drill:{state.resource}:{state.name}"
+        identity = json.dumps(state.data.get("blobs", []))
+        known = json.loads(self.store.catalog.value(key, "{}"))
+        if self.mode != "full" and known.get("blobs") == identity:
+            part.estimate_s, part.sampled = known["elapsed_s"], True
+            part.bound_s = part.estimate_s * SAFETY
+            return
+        scratch = os.path.join(self.scratch, b"vault")
+        os.makedirs(scratch, mode=0o700, exist_ok=True)
+        done = resource_from(state).rehearse(state, StoreVault(self.store.reader, None, scratch))
+        remove_path(scratch)
+        part.files, part.size = done.files, done.bytes
+        part.estimate_s = done.elapsed_s
+        part.bound_s = done.elapsed_s * SAFETY
+        self._proven[key] = json.dumps({"blobs": identity, "elapsed_s": done.elapsed_s})
+
+    def _tree(self, number: int, state: ResourceState, part: _Part) -> None:
+        target = target_from(state, self.store.reader)
+        key = f"drill:tree:{state.name}"
+        known = json.loads(self.store.catalog.value(key, "{}"))
+        place = os.path.join(self.scratch, b"%d" % number)
+        os.makedirs(place, mode=0o700)
+        record: dict[str, object] | None = None
+        if self.mode == "full" or (self.mode == "auto" and not known and _fits(state)):
+            record = self._full(target, place, part)
+        elif self.mode == "auto" and known and known.get("elapsed_s") is not None:
+            record = self._increment(target, place, part, known)
+        else:
+            self._stratified(target, place, part)
+        reach("drill.build")
+        if record is not None and not part.failures:
+            self._proven[key] = json.dumps(record)
+            self._prove(target, None if part.sampled else place, part)
+
+    def _prove(self, target: TreeTarget, copy: bytes | None, part: _Part) -> None:
+        """Ask whether what was rebuilt works, where that is a question."""
+        proof = self.prover.prove(target, copy, self.scratch)
+        part.failures += proof.failures
+        part.notes += proof.notes
+        part.skips += proof.skips
+        part.estimate_s += proof.elapsed_s
+        part.bound_s += proof.elapsed_s * SAFETY
+        if proof.record:
+            self._proven[self.prover.key(target)] = proof.record
+
+    def _full(self, target: TreeTarget, place: bytes, part: _Part) -> dict[str, object]:
+        started = time.monotonic()
+        with TreeBuilder(self.store.reader, place, self._linking(target, None)) as builder:
+            builder.add_tree(target.tree, b"")
+            builder.write()
+            builder.link_groups(target.links)
+            builder.finish()
+        part.failures += differences(place, target.root, target.tree, self.store.reader)
+        elapsed_s = time.monotonic() - started
+        part.files, part.size = builder.built.files, builder.built.size
+        part.estimate_s = elapsed_s
+        part.bound_s = elapsed_s * SAFETY
+        chosen = _reservoir(self._files(target), SAMPLE_PER_STRATUM, self.snapshot.id)
+        return {
+            "tree": target.tree.hex(), "files": part.files, "size": part.size,
+            "elapsed_s": elapsed_s, "sample": [os.fsdecode(path) for path, _ in chosen],
+        }  # fmt: skip
+
+    def _increment(
+        self, target: TreeTarget, place: bytes, part: _Part, known: dict[str, object]
+    ) -> dict[str, object]:
+        """Rebuild what is new since the last rehearsal, and a sample of what is not."""
+        load = self.store.reader.tree
+        wanted: dict[bytes, Entry] = {}
+        proven = bytes.fromhex(str(known["tree"]))
+        if proven != target.tree and self.store.catalog.place(proven) is not None:
+            for pair in Comparison(load, expand=True).compare(proven, target.tree):
+                if pair.new is not None and pair.new.kind is Kind.FILE:
+                    wanted[pair.path] = pair.new
+        elif proven != target.tree:
+            return self._full(target, place, part)
+        fresh = sum(entry.size for entry in wanted.values())
+        names = [os.fsencode(name) for name in known["sample"]]  # type: ignore[attr-defined]
+        for path in random.Random(self.snapshot.id).sample(names, min(len(names), 16)):  # noqa: S311
+            entry = find_entry(load, target.tree, path)
+            if entry is not None and entry.kind is Kind.FILE and entry.size < _LARGE:
+                wanted.setdefault(path, entry)
+        part.failures += self._rebuild(target, place, wanted, part)
+        growth = _growth(known, len(wanted), fresh) if fresh else 1.0
+        part.sampled = True
+        part.estimate_s = float(known["elapsed_s"]) * growth  # type: ignore[arg-type]
+        part.bound_s = part.estimate_s * SAFETY
+        return {**known, "tree": target.tree.hex(), "elapsed_s": part.estimate_s}
+
+    def _stratified(self, target: TreeTarget, place: bytes, part: _Part) -> None:
+        """Rebuild a sample of each size class; the whole is its mean times the number."""
+        strata: list[list[tuple[bytes, Entry]]] = [[] for _ in range(len(_STRATA) + 1)]
+        for path, entry in self._files(target):
+            linked = self.store.reader.place(entry.ref).kind is BlobKind.INODE
+            index = 0 if linked else 1 + next(i for i, t in enumerate(_STRATA) if entry.size < t)
+            strata[index].append((path, entry))
+        part.sampled = True
+        dice = random.Random(self.snapshot.id)  # noqa: S311 - a sample, not a secret
+        for number, stratum in enumerate(strata):
+            if not stratum:
+                continue
+            count = 1 if number == len(_STRATA) else SAMPLE_PER_STRATUM
+            chosen = dict(dice.sample(stratum, min(count, len(stratum))))
+            folder = os.path.join(place, b"s%d" % number)
+            os.makedirs(folder, mode=0o700)
+            started = time.monotonic()
+            part.failures += self._rebuild(target, folder, chosen, part)
+            spent = time.monotonic() - started
+            weight = sum(e.size + 4096 for _, e in stratum)
+            share = weight / max(1, sum(e.size + 4096 for e in chosen.values()))
+            part.estimate_s += spent * share
+            doubt = 1.0 if len(chosen) == len(stratum) else 1.0 + 1.0 / len(chosen) ** 0.5
+            part.bound_s += spent * share * doubt * SAFETY
+
+    def _rebuild(
+        self, target: TreeTarget, place: bytes, wanted: dict[bytes, Entry], part: _Part
+    ) -> list[str]:
+        """Rebuild single files under flat names."""
+        names = {b"%d" % n: path for n, path in enumerate(wanted)}
+        linking = self._linking(target, lambda name: names[name])
+        try:
+            with TreeBuilder(self.store.reader, place, linking) as builder:
+                for name, path in names.items():
+                    builder.add_file(name, wanted[path])
+                builder.finish()
+            wrong = list(self._read_again(place, names, wanted))
+        except RollbackError as error:
+            return [f"{target.root.name}: {error}"]
+        part.files += builder.built.files
+        part.size += builder.built.size
+        return [f"{target.root.name}: {item}" for item in wrong]
+
+    def _read_again(
+        self, place: bytes, names: dict[bytes, bytes], wanted: dict[bytes, Entry]
+    ) -> Iterator[str]:
+        """Read single rebuilt files again; yield those that have another content."""
+        fd = open_root(place)
+        try:
+            for name, path in names.items():
+                ref = wanted[path].ref
+                if self.store.reader.place(ref).kind is BlobKind.INODE:
+                    continue
+                if hash_one(fd, name).ref != ref:
+                    yield f"{os.fsdecode(path)} has another content after the rebuild"
+        finally:
+            os.close(fd)
+
+    def _linking(self, target: TreeTarget, path_of: Callable[[bytes], bytes] | None) -> Linking:
+        return Linking.of(target.root, undo=self.snapshot.kind == "undo", path_of=path_of)
+
+    def _files(self, target: TreeTarget) -> Iterator[tuple[bytes, Entry]]:
+        for path, entry in contents(self.store.reader.tree, target.tree):
+            if entry.kind is Kind.FILE:
+                yield path, entry
+
+    def _remember(self) -> None:
+        if self._proven:
+            with self.store.catalog.transaction():
+                for key, value in self._proven.items():
+                    self.store.catalog.set_value(key, value)
+
+
+def _fits(state: ResourceState) -> bool:
+    return state.files <= AUTO_FULL_FILES and state.bytes <= AUTO_FULL_BYTES
+
+
+def _growth(known: dict[str, object], files: int, size: int) -> float:
+    before = int(str(known["size"])) + 4096 * int(str(known["files"]))
+    return 1.0 + (size + 4096 * files) / max(1, before)
+
+
+def _reservoir(
+    items: Iterable[tuple[bytes, Entry]], count: int, seed: str
+) -> list[tuple[bytes, Entry]]:
+    """Return a uniform sample of a stream (algorithm R, Vitter 1985)."""
+    dice = random.Random(seed)  # noqa: S311 - a sample, not a secret
+    chosen: list[tuple[bytes, Entry]] = []
+    for number, item in enumerate(items):
+        if number < count:
+            chosen.append(item)
+        elif (at := dice.randrange(number + 1)) < count:
+            chosen[at] = item
+    return chosen

@@ -1,0 +1,579 @@
+"""The engine's face: what a command line, a hook or a test calls.
+
+It opens the store of one project, keeps the log of operations, and hands each verb to the
+module that knows how. It never prints and never exits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from rollback.changes import describe_changes
+from rollback.drill import Drill
+from rollback.errors import (
+    CaptureFailed,
+    DrillFailed,
+    NothingToDo,
+    RestoreIncomplete,
+    RollbackError,
+    StoreBusy,
+    StoreUnusable,
+    speaking,
+)
+from rollback.failpoints import reach
+from rollback.folders import allow_many_files
+from rollback.inventory import EngineSettings, Inventory, is_tree, take_inventory
+from rollback.lock import owner
+from rollback.model import Category, Operation, Snapshot
+from rollback.reports import (
+    Difference,
+    DrillReport,
+    PruneReport,
+    RestoreOutcome,
+    RestorePlan,
+    Selection,
+    SnapshotReport,
+    StoreStatus,
+    VerifyReport,
+)
+from rollback.rescue import write_rescue
+from rollback.restore import Restorer, Work, make_plan
+from rollback.snapshots import SnapshotTaker, load
+from rollback.soundness import Soundness, check_roots
+from rollback.staging import remove_stages
+from rollback.store import placement
+from rollback.store.catalog import translated
+from rollback.store.store import Store
+
+Progress = Callable[[str, int, int], None]
+_T = TypeVar("_T")
+_FRESH_S = 2.0
+_NAMED = 20
+_MOST_DIGITS = 15  # fewer than an id has, and SQLite's integers hold them
+_BEGINS = "SELECT document FROM snapshot WHERE substr(id, 1, ?) = ?"
+_RESTORES = ("rollback", "undo", "redo")
+
+
+class Engine:
+    """The snapshot engine of one project.
+
+    Args:
+        settings: Project, store, command.
+        create: Whether to make the store where there is none.
+
+    Raises:
+        NothingToDo: There is no store and none shall be made.
+        StoreUnusable: The store cannot be used here.
+        StoreCorrupt: The store's catalog cannot be read.
+    """
+
+    def __init__(self, settings: EngineSettings, *, create: bool = True) -> None:
+        allow_many_files()
+        self.settings = settings
+        self.placement = placement.choose(settings.project, settings.store, settings.environ)
+        with speaking(StoreUnusable, f"the store {self.placement.path} cannot be opened"):
+            self.store = Store(self.placement.path, create=create)
+        self._planned: tuple[float, Work] | None = None
+        self._inventory: Inventory | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _say(self, kind: type[RollbackError], what: str) -> Iterator[None]:
+        with speaking(kind, what), translated(self.store.catalog.path):
+            yield
+
+    def close(self) -> None:
+        """Close the store and give its lock back."""
+        self.store.close()
+
+    @classmethod
+    def repair_catalog(cls, settings: EngineSettings) -> list[str]:
+        """Make the catalog again from the packs and documents; the damaged one is kept aside.
+
+        Returns:
+            What was done, as sentences for people.
+
+        Raises:
+            StoreBusy: Another operation holds the store.
+        """
+        from rollback.rebuilding import rebuild_catalog  # noqa: PLC0415 - a last resort
+
+        place = placement.choose(settings.project, settings.store, settings.environ)
+        return rebuild_catalog(place.path)
+
+    def status(self) -> StoreStatus:
+        """Return where the store is, how much is in it, and what did not finish."""
+        unfinished = tuple(
+            {"seq": op.seq, "id": op.id, "kind": op.kind, "state": op.state, "data": op.data}
+            for op in self.store.unfinished()
+        )
+        number = self._query("SELECT count(*) FROM snapshot WHERE kind != 'undo'")[0][0]
+        return StoreStatus(
+            str(self.store.path), self.store.used(), number, self.placement.why, unfinished
+        )
+
+    def inspect(self) -> Inventory:
+        """Return what would be captured, without capturing it."""
+        if self._inventory is None:
+            self._inventory = take_inventory(self.settings, self.store.path)
+        return self._inventory
+
+    def begin(self, kind: str, data: Mapping[str, Any]) -> Operation:
+        """Take the project's lock and write the intent of an operation, durably.
+
+        Raises:
+            StoreBusy: Another operation is at work; it is named.
+            StoreUnusable: The intent cannot be written.
+        """
+        depth = self.store.lock.depth
+        try:
+            with self._say(StoreUnusable, f"the {kind} could not be begun, nothing was changed"):
+                return self.store.begin(kind, data)
+        except BaseException:
+            self.store.lock.release_to(depth)
+            raise
+
+    def update(self, operation: Operation, data: Mapping[str, Any]) -> Operation:
+        """Merge `data` into an operation's line of the log, durably."""
+        catalog = self.store.catalog
+        with self._say(StoreUnusable, "the log could not be written"):
+            return self.store.with_room(lambda: catalog.change_operation(operation.seq, data))
+
+    def finish(self, operation: Operation, state: str, data: Mapping[str, Any]) -> Operation:
+        """End an operation: its line says so, its private files are gone, the lock is free."""
+        try:
+            with self._say(StoreUnusable, "the end of the operation could not be written down"):
+                return self._end(operation, state, data)
+        finally:
+            self.store.lock.release()
+
+    def _end(
+        self,
+        operation: Operation,
+        state: str,
+        data: Mapping[str, Any],
+        finished: Sequence[Operation] = (),
+    ) -> Operation:
+        """End an operation, and with it those that died and that it finished: all or none."""
+        reach("operation.finish")
+        catalog = self.store.catalog
+
+        def write() -> Operation:
+            with catalog.transaction():
+                for other in finished:
+                    catalog.change_operation_within(
+                        other.seq, {"resumed_by": operation.seq}, state="interrupted", ended=True
+                    )
+                return catalog.change_operation_within(operation.seq, data, state=state, ended=True)
+
+        done = self.store.with_room(write)
+        # What stays behind here is removed by the next recovery; the operation has ended.
+        with contextlib.suppress(OSError, ValueError):
+            for ended in (operation, *finished):
+                self.store.clean(ended.seq)
+                if finished or state != "done":
+                    self.store.drop_unknown(ended.started_at)
+        return done
+
+    def snapshot(
+        self, operation: Operation, *, kind: str, label: str, progress: Progress | None = None
+    ) -> SnapshotReport:
+        """Take a snapshot for an operation that was begun.
+
+        Raises:
+            CaptureFailed: Nothing of it is kept.
+            NoSpace: Nothing of it is kept.
+        """
+        if progress is not None:
+            progress("snapshot", 0, 0)
+        with self._say(CaptureFailed, "the snapshot could not be taken, nothing of it is kept"):
+            self.store.part_shared()
+            self.store.set_reserve()
+            write_rescue(self.store)
+        taker = SnapshotTaker(self.store, self.settings, operation, self._newest())
+        with self._say(CaptureFailed, "the snapshot is there, but its end failed"):
+            report = taker.take(self.inspect(), kind=kind, label=label)
+        self.update(operation, {"snapshot_id": report.snapshot.id})
+        return report
+
+    def drill(
+        self,
+        snapshot: Snapshot,
+        *,
+        mode: str = "auto",
+        budget_s: float = 300.0,
+        progress: Progress | None = None,
+    ) -> DrillReport:
+        """Rehearse a snapshot and return the verdict; the project is not touched."""
+        with self._say(DrillFailed, "the drill could not be made, the project was not touched"):
+            return self._drill_of(snapshot, mode, budget_s).run(progress)
+
+    def find_snapshot(self, reference: str) -> Snapshot:
+        """Return a snapshot by sequence number, prefix of its id, or ``last``.
+
+        What can be read as a number that there is, is one: an id may begin with any digit.
+
+        Raises:
+            NothingToDo: There is none, or the prefix fits several.
+        """
+        if reference == "last":
+            newest = self._newest()
+            if newest is None:
+                raise _nothing("there is no snapshot yet")
+            return newest
+        number = _number(reference)
+        rows = self._query("SELECT document FROM snapshot WHERE seq = ?", (number,))
+        operations = [] if rows else self._operations_like(reference)
+        if not rows and not (operations and operations[0].seq == number):
+            rows = self._query(_BEGINS, (len(reference), reference))
+        if not rows:
+            for operation in operations:
+                identity = str(operation.data.get("snapshot_id", ""))
+                # A snapshot has its operation's id: one that was pruned would be searched forever.
+                if identity not in {"", reference}:
+                    return self.find_snapshot(identity)
+            raise _nothing(f"there is no snapshot {reference}")
+        if len(rows) > 1:
+            raise _nothing(f"{reference} fits {len(rows)} snapshots")
+        return load(rows[0][0])
+
+    def find_operation(self, reference: str) -> Operation:
+        """Return an operation by sequence number, prefix of its id, or ``last``.
+
+        Raises:
+            NothingToDo: There is none, or the prefix fits several.
+        """
+        found = self.operations(1) if reference == "last" else self._operations_like(reference)
+        if len(found) != 1:
+            why = "there is no operation" if not found else f"{len(found)} operations fit"
+            raise _nothing(f"{why} {reference}")
+        return found[0]
+
+    def last_run(self) -> Operation:
+        """Return the newest run that has a snapshot.
+
+        Raises:
+            NothingToDo: There is none.
+        """
+        here = os.path.realpath(self.settings.project)
+        elsewhere = ""
+        for operation in self.store.catalog.operations("WHERE kind = 'run'"):
+            if operation.data.get("snapshot_id"):
+                project = self._project_of(operation)
+                if project in {"", here}:
+                    return operation
+                elsewhere = f": the runs in this store are of {project}"
+        raise _nothing(f"there is no run of {here} to roll back{elsewhere}")
+
+    def _project_of(self, operation: Operation) -> str:
+        """Return the project of a run, for a store may serve several; empty where it is gone."""
+        try:
+            return self.find_snapshot(str(operation.data["snapshot_id"])).project
+        except NothingToDo:
+            return ""
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return all snapshots, newest first; those of rollbacks among them."""
+        return [load(r[0]) for r in self._query("SELECT document FROM snapshot ORDER BY seq DESC")]
+
+    def operations(self, limit: int | None = None) -> list[Operation]:
+        """Return the log, newest first."""
+        found = self.store.catalog.operations()
+        return found if limit is None else found[:limit]
+
+    def plan(self, snapshot: Snapshot, selection: Selection) -> RestorePlan:
+        """Return what a restore would do; reads only."""
+        with self._say(RollbackError, "what differs could not be looked at"):
+            work = make_plan(self.store, snapshot, selection)
+        self._planned = (time.monotonic(), work)
+        return work.public
+
+    def restore(
+        self, plan: RestorePlan, *, kind: str = "rollback", progress: Progress | None = None
+    ) -> RestoreOutcome:
+        """Carry a plan out, verify the result, and return what was done.
+
+        Raises:
+            NoSpace: Nothing was changed.
+            StoreCorrupt: Nothing was changed.
+            RestoreIncomplete: It stopped half way; running it again resumes it.
+        """
+        if progress is not None:
+            progress(kind, 0, len(plan.steps))
+        data = {"target_id": plan.snapshot.id, "target_seq": plan.snapshot.seq}
+        data |= _selection_data(plan.selection)
+        operation = self.begin(kind, data)
+        return self._restore(operation, plan)
+
+    def undo_target(self) -> Snapshot:
+        """Return the state that `undo` puts back: what the newest rollback displaced.
+
+        Raises:
+            NothingToDo: There is no rollback that was not taken back already.
+        """
+        return self._top(self._displaced()[0], "rollback to take back")
+
+    def redo_target(self) -> Snapshot:
+        """Return the state that `redo` puts back: what the newest undo displaced.
+
+        Raises:
+            NothingToDo: There is no undo that was not taken back already.
+        """
+        return self._top(self._displaced()[1], "undo to take back")
+
+    def selection_of(self, snapshot: Snapshot) -> Selection:
+        """Return the selection of the restore that displaced a state; undoing it stays in it."""
+        data = self.store.catalog.operation(snapshot.seq).data
+        return _selection_from(data)
+
+    def diff(self, old: Snapshot, new: Snapshot | None) -> Difference:
+        """Return what differs between two snapshots, or a snapshot and the present."""
+        with self._say(RollbackError, "what differs could not be looked at"):
+            changes = describe_changes(self.store, old, new)
+        return Difference(old.id, None if new is None else new.id, tuple(changes))
+
+    def verify(self, *, repair: bool, progress: Progress | None = None) -> VerifyReport:
+        """Read the whole store and say what is damaged; with `repair`, mend what can be."""
+        from rollback.verification import verify_store  # noqa: PLC0415 - one command's
+
+        with self._say(RollbackError, "the store could not be verified"):
+            return verify_store(self.store, repair=repair, progress=progress)
+
+    def prune(
+        self,
+        *,
+        keep_last: int | None = None,
+        keep_days: float | None = None,
+        max_bytes: int | None = None,
+        dry_run: bool = False,
+    ) -> PruneReport:
+        """Delete old snapshots; never the newest good one, nor that of an unfinished operation."""
+        from rollback.retention import Rules, prune  # noqa: PLC0415 - one command's
+
+        rules = Rules(keep_last, keep_days, max_bytes)
+        with self._say(RollbackError, "pruning stopped half way, what is kept is whole"):
+            return prune(self.store, rules, dry_run=dry_run)
+
+    def recover(self) -> list[str]:
+        """Finish or take back what died; returns sentences for people.
+
+        Raises:
+            StoreBusy: The operation is not dead.
+            RestoreIncomplete: A rollback could not be finished.
+        """
+        told: list[str] = []
+        with self._say(RollbackError, "what died could not be finished"):
+            dead = self.store.unfinished()
+            applying = [operation for operation in dead if operation.state == "applying"]
+            if applying:
+                told.append(self._holding_lock(lambda: self._resume(applying[0])))
+            told += [
+                self._holding_lock(partial(self._bury, operation))
+                for operation in dead
+                if operation.state != "applying"
+            ]
+            if self.store.strays():
+                with contextlib.suppress(StoreBusy):
+                    self._holding_lock(self.store.sweep)
+        return told
+
+    def _holding_lock(self, work: Callable[[], _T]) -> _T:
+        reach("recover.start")
+        self.store.lock.acquire()
+        try:
+            return work()
+        finally:
+            self.store.lock.release()
+
+    def _resume(self, operation: Operation) -> str:
+        """Finish the newest restore that died in the middle; older ones it takes the place of."""
+        snapshot = self.find_snapshot(str(operation.data["target_id"]))
+        self._remove_stages(operation)
+        plan = self.plan(snapshot, _selection_from(operation.data))
+        intent = {**operation.data, "resumes": operation.seq, "owner": owner()}
+        again = self.store.with_room(
+            lambda: self.store.catalog.add_operation(operation.kind, intent)
+        )
+        os.makedirs(self.store.work(again.seq), mode=0o700, exist_ok=True)
+        self._restore(again, plan)
+        name = f"{operation.kind} {operation.seq}"
+        return f"{name} had been interrupted; it is finished now"
+
+    def _bury(self, operation: Operation) -> str:
+        """End an operation that died before it changed anything in the project."""
+        self._remove_stages(operation)
+        self._end(operation, "interrupted", {})
+        name = f"{operation.kind} {operation.seq}"
+        if operation.kind == "run" and operation.data.get("snapshot_id"):
+            return f"{name} did not finish; to put its changes back: guard rollback --last"
+        return f"{name} did not finish; nothing of it was kept"
+
+    def _remove_stages(self, operation: Operation) -> None:
+        """Remove what a restore that died had staged outside of the store."""
+        if operation.data.get("target_id"):
+            with contextlib.suppress(NothingToDo):
+                target = self.find_snapshot(str(operation.data["target_id"]))
+                remove_stages(os.fsencode(s.location) for s in target.states if is_tree(s))
+
+    def _restore(self, operation: Operation, plan: RestorePlan) -> RestoreOutcome:
+        started = time.monotonic()
+        try:
+            work = self._work(plan)
+            restorer = Restorer(self.store, operation, work, self.settings.environ or None)
+            undo = restorer.run()
+            sound = self._check(work)
+        except RestoreIncomplete:
+            self.store.lock.release()
+            raise
+        except (RollbackError, OSError) as error:
+            with contextlib.suppress(RollbackError):
+                self.finish(operation, "failed", {"error": str(error)})
+            with self._say(RollbackError, "the rollback could not be made, nothing was changed"):
+                raise
+        except BaseException:
+            self.store.lock.release()
+            raise
+        elapsed_s = time.monotonic() - started
+        steps, skipped = restorer.steps(), restorer.unrestorable()
+        done: dict[str, Any] = {"elapsed_s": elapsed_s, "steps": len(steps), "verified": True}
+        done["unrestorable"] = [skip.what for skip in skipped[:_NAMED]]
+        done["problems"] = list(sound.problems[:_NAMED])
+        unwritten = "all is back, but that could not be written down"
+        try:
+            with self._say(RestoreIncomplete, unwritten):
+                reach("restore.finish")
+                reached, identity = self._superseded(operation, undo.id)
+                self._end(operation, "done", {**done, "undo_id": identity}, reached)
+        except RestoreIncomplete:
+            raise
+        except RollbackError as error:
+            raise RestoreIncomplete(f"{unwritten}: {error}", hint=error.hint) from error
+        finally:
+            self.store.lock.release()
+        return RestoreOutcome(
+            operation.id,
+            plan.snapshot.id,
+            identity,
+            tuple(steps),
+            elapsed_s,
+            verified=True,
+            kept_aside=tuple(restorer.kept_aside),
+            skipped=tuple(skipped),
+            problems=sound.problems,
+            unchecked=(*restorer.by_hand, *sound.skips),
+        )
+
+    def _check(self, work: Work) -> Soundness:
+        """Ask whether the repositories and environments that were touched work."""
+        roots = [p.target.root for p in work.trees if not p.empty and p.target.present]
+        return check_roots(roots, self.settings.environ or None)
+
+    def _drill_of(self, snapshot: Snapshot, mode: str, budget_s: float) -> Drill:
+        return Drill(self.store, snapshot, mode, budget_s, self.settings.environ or None)
+
+    def _superseded(self, operation: Operation, undo_id: str) -> tuple[list[Operation], str]:
+        """Return the restores that stopped half way and are done with this one, and what to undo.
+
+        Those that wanted the same are one with it: an undo brings back what the first of them
+        displaced. All others are done with once everything was put back: none may be taken up
+        again later, when people have gone on working.
+        """
+        wanted = _intent(operation)
+        pending = [
+            other
+            for other in self.store.catalog.operations("WHERE state = 'applying'")
+            if other.seq != operation.seq
+            and (_intent(other) == wanted or not (wanted[1] or wanted[2]))
+        ]
+        for other in pending:
+            if _intent(other) != wanted:
+                break
+            undo_id = str(other.data["undo_id"])
+        return pending, undo_id
+
+    def _work(self, plan: RestorePlan) -> Work:
+        """Return the work behind a plan; looked at again where some time has passed."""
+        if self._planned is not None:
+            at, work = self._planned
+            fresh = time.monotonic() - at < _FRESH_S
+            if fresh and (work.snapshot.id, work.selection) == (plan.snapshot.id, plan.selection):
+                return work
+        return make_plan(self.store, plan.snapshot, plan.selection)
+
+    def _displaced(self) -> tuple[list[str], list[str]]:
+        """Return what undo and redo would put back, newest last, by going through the log."""
+        undo: list[str] = []
+        redo: list[str] = []
+        for operation in reversed(self.store.catalog.operations("WHERE state = 'done'")):
+            if operation.kind not in _RESTORES:
+                continue
+            if operation.kind == "undo":
+                undo[-1:] = []
+                redo.append(str(operation.data["undo_id"]))
+                continue
+            if operation.kind == "redo":
+                redo[-1:] = []
+            else:
+                redo.clear()
+            undo.append(str(operation.data["undo_id"]))
+        return undo, redo
+
+    def _top(self, displaced: list[str], what: str) -> Snapshot:
+        if not displaced:
+            raise _nothing(f"there is no {what}")
+        return self.find_snapshot(displaced[-1])
+
+    def _newest(self) -> Snapshot | None:
+        rows = self._query(
+            "SELECT document FROM snapshot WHERE kind != 'undo' ORDER BY seq DESC LIMIT 1"
+        )
+        return load(rows[0][0]) if rows else None
+
+    def _operations_like(self, reference: str) -> list[Operation]:
+        operations = self.store.catalog.operations
+        return operations("WHERE seq = ?", (_number(reference),)) or operations(
+            "WHERE substr(id, 1, ?) = ?", (len(reference), reference)
+        )
+
+    def _query(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with translated(self.store.catalog.path):
+            return self.store.catalog.db.execute(sql, values).fetchall()
+
+
+def _number(reference: str) -> int | None:
+    """Return the sequence number that a reference can be read as."""
+    plain = reference.isascii() and reference.isdecimal() and len(reference) <= _MOST_DIGITS
+    return int(reference) if plain else None
+
+
+def _nothing(message: str) -> NothingToDo:
+    return NothingToDo(message, hint="guard log lists what there is")
+
+
+def _intent(operation: Operation) -> tuple[str, list[str], list[str]]:
+    data = operation.data
+    return str(data["target_id"]), list(data.get("paths", [])), list(data.get("categories", []))
+
+
+def _selection_data(selection: Selection) -> dict[str, Any]:
+    return {
+        "paths": [os.fsdecode(path) for path in selection.paths],
+        "categories": sorted(selection.categories),
+    }
+
+
+def _selection_from(data: Mapping[str, Any]) -> Selection:
+    return Selection(
+        tuple(os.fsencode(path) for path in data.get("paths", [])),
+        frozenset(Category(name) for name in data.get("categories", [])),
+    )

@@ -1,0 +1,145 @@
+"""Looking at the present state without keeping anything: files that changed are only named."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from rollback.capture import Captured, Job, capture_tree, watched
+from rollback.folders import cached, split
+from rollback.model import Entry, Kind, Policy
+from rollback.reading import Kept
+from rollback.resources.base import Root
+from rollback.store.blobs import CHUNK, BlobReader, file_path
+from rollback.store.catalog import BlobKind
+from rollback.store.codec import encode_tree, inode_id, tree_id
+from rollback.walk import has_sqlite_magic, read_xattrs
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class NamingResolver:
+    """Names changed files by their inode, and keeps new trees in memory only.
+
+    Attributes:
+        trees: Trees that the store does not have.
+        named: Paths of files whose content the store may not have.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.trees: dict[bytes, list[Entry]] = {}
+        self.named: dict[bytes, os.stat_result] = {}
+
+    def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
+        """Return each file's name; SQLite files are recognised, watched files noted."""
+        kept: list[Kept] = []
+        with cached(root_fd) as folders:
+            for job in jobs:
+                if self.root.policy(job.path) is Policy.WATCH:
+                    kept.append(watched(job))
+                    continue
+                folder, name = split(job.path)
+                try:
+                    parent = folders.open(folder)
+                    if self.root.find_databases and has_sqlite_magic(parent, name):
+                        kept.append(Kept(Kind.DATABASE))
+                        continue
+                    xattrs = read_xattrs(os.path.join(b"/proc/self/fd/%d" % parent, name))
+                except OSError:
+                    xattrs = ()
+                self.named[job.path] = job.info
+                kept.append(Kept(Kind.FILE, inode_id(job.info), xattrs=xattrs))
+        return kept
+
+    def add_tree(self, entries: list[Entry]) -> bytes:
+        """Remember a tree for this look only."""
+        identity = tree_id(encode_tree(entries))
+        self.trees[identity] = entries
+        return identity
+
+
+class Present:
+    """The present state of one root, as trees that can be compared with a snapshot's.
+
+    Args:
+        root: What is looked at.
+        reader: The store.
+    """
+
+    def __init__(self, root: Root, reader: BlobReader) -> None:
+        self.root = root
+        self.reader = reader
+        self._resolver = NamingResolver(root)
+        self.captured: Captured = capture_tree(
+            root, reader.catalog, reader.tree, self._resolver, update_index=False
+        )
+        self._hashes: dict[bytes, bytes | None] = {}
+
+    @property
+    def tree(self) -> bytes:
+        """Id of the present tree; `load` knows it."""
+        return self.captured.tree
+
+    @property
+    def changed(self) -> dict[bytes, os.stat_result]:
+        """Files whose content the store may not have: path → stat result."""
+        return self._resolver.named
+
+    def load(self, tree: bytes) -> list[Entry]:
+        """Return the entries of a tree, of this look or of the store."""
+        found = self._resolver.trees.get(tree)
+        return self.reader.tree(tree) if found is None else found
+
+    def is_new(self, tree: bytes) -> bool:
+        """Return whether a tree is of this look and may not be in the store."""
+        return tree in self._resolver.trees
+
+    def same_content(self, path: bytes, live: Entry, wanted: Entry) -> bool:
+        """Return whether a live file has the content that an entry of a snapshot names.
+
+        Read only where sizes agree and the index does not know.
+        """
+        if live.kind is not wanted.kind or live.size != wanted.size:
+            return False
+        if live.ref == wanted.ref:
+            return True
+        if live.kind is not Kind.FILE or path not in self.changed:
+            return False
+        if path not in self._hashes:
+            self._hashes[path] = hash_file(self.root.path, path)
+        return self._hashes[path] == wanted.ref or self._only_touched(path, wanted)
+
+    def _only_touched(self, path: bytes, wanted: Entry) -> bool:
+        """Return whether a live file is the very one the store links, with another time."""
+        place = self.reader.catalog.place(wanted.ref)
+        if place is None or place.kind is not BlobKind.INODE:
+            return False
+        source = file_path(self.reader.folder, place.kind, wanted.ref)
+        try:
+            info = os.lstat(source)
+            if (info.st_ino, info.st_dev) != (self.changed[path].st_ino, self.changed[path].st_dev):
+                return False
+            with open(source, "rb") as file:
+                return self.root.intact(path, file) is True
+        except OSError:
+            return False
+
+
+def hash_file(root: bytes, path: bytes) -> bytes | None:
+    """Return the SHA-256 of a file below a root, None where it cannot be read."""
+    folder, name = split(path)
+    try:
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with cached(fd) as folders:
+                file = os.open(name, _READ, dir_fd=folders.open(folder))
+        finally:
+            os.close(fd)
+        with os.fdopen(file, "rb", buffering=0) as stream:
+            digest = hashlib.sha256()
+            while chunk := stream.read(4 * CHUNK):
+                digest.update(chunk)
+    except OSError:
+        return None
+    return digest.digest()

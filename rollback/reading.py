@@ -1,0 +1,368 @@
+"""Reading files into the store: small ones into packs, large ones as files, others by a link."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from rollback.durable import sync_folder
+from rollback.errors import CaptureFailed
+from rollback.failpoints import reach
+from rollback.folders import FolderCache, cached, split
+from rollback.index import Xattrs
+from rollback.model import Kind
+from rollback.store.blobs import CHUNK, file_path
+from rollback.store.catalog import BlobKind, Place
+from rollback.store.codec import inode_id
+from rollback.store.packs import PACK_LIMIT, PackWriter
+from rollback.walk import SQLITE_MAGIC, open_root, read_xattrs
+
+SMALL = 1 << 20
+"""Files below this many bytes are packed; larger ones lie as files of their own."""
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_TRIES = 3
+_FICLONE = 0x40049409
+
+
+@dataclass(slots=True)
+class Kept:
+    """What became of one file.
+
+    Attributes:
+        kind: FILE, DATABASE, or UNPROTECTED with a reason in `note`.
+        ref: Blob id.
+        place: Where a worker put it; None where the store had it or nothing was stored.
+        info: What was read, where it differs from what the walk saw.
+        xattrs: Extended attributes.
+        note: Why the content is not kept, or that it changed while it was read.
+        pack: Index of the worker's pack, where `place` is in one.
+    """
+
+    kind: Kind
+    ref: bytes = b""
+    place: Place | None = None
+    info: os.stat_result | None = None
+    xattrs: Xattrs = ()
+    note: str = ""
+    pack: int = -1
+
+
+@dataclass(slots=True)
+class SmallJobs:
+    """Small files for one worker.
+
+    Attributes:
+        root: Absolute path of the root.
+        paths: Relative paths, in walk order.
+        packs: The store's ``packs`` folder.
+        stem: Unique beginning of the names of the packs.
+        find_databases: Whether SQLite's magic makes a file a database.
+        knows: Whether the store has a blob; has to be safe in the process that works.
+    """
+
+    root: bytes
+    paths: list[bytes]
+    packs: bytes
+    stem: str
+    find_databases: bool
+    knows: Callable[[bytes], bool]
+
+
+def keep_small(jobs: SmallJobs) -> tuple[list[tuple[str, int]], list[Kept]]:
+    """Read small files into packs; return the packs (name, length) and what became of each."""
+    packs: list[PackWriter] = []
+    done: list[tuple[str, int]] = []
+    kept: list[Kept] = []
+    seen: dict[bytes, Kept] = {}
+    root = open_root(jobs.root)
+    try:
+        with cached(root) as folders:
+            for path in jobs.paths:
+                if packs and packs[0].length > PACK_LIMIT:
+                    done.append(_end(packs.pop()))
+                kept.append(_keep_one(jobs, folders, path, (packs, done, seen)))
+        if packs:
+            done.append(_end(packs.pop()))
+    finally:
+        os.close(root)
+        for pack in packs:
+            pack.abandon()
+    return done, kept
+
+
+def _keep_one(
+    jobs: SmallJobs,
+    folders: FolderCache,
+    path: bytes,
+    state: tuple[list[PackWriter], list[tuple[str, int]], dict[bytes, Kept]],
+) -> Kept:
+    packs, done, seen = state
+    try:
+        content, info, xattrs, note = _read(folders, path)
+    except OSError as error:
+        if error.errno in {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+            raise
+        return Kept(Kind.UNPROTECTED, note=f"it cannot be read: {error.strerror}")
+    if jobs.find_databases and content.startswith(SQLITE_MAGIC):
+        return Kept(Kind.DATABASE, info=info, xattrs=xattrs)
+    blob = hashlib.sha256(content).digest()
+    before = seen.get(blob)
+    if before is not None:
+        return Kept(Kind.FILE, blob, before.place, info, xattrs, note, before.pack)
+    place, number = None, -1
+    if not jobs.knows(blob):
+        if not packs:
+            packs.append(PackWriter(jobs.packs, f"{jobs.stem}-{len(done)}"))
+        number = len(done)
+        offset = packs[0].append(BlobKind.PACKED, blob, content)
+        place = Place(BlobKind.PACKED, -1, offset, len(content))
+    result = Kept(Kind.FILE, blob, place, info, xattrs, note, number)
+    seen[blob] = result
+    return result
+
+
+def _end(pack: PackWriter) -> tuple[str, int]:
+    pack.close()
+    return pack.name, pack.length
+
+
+def _read(folders: FolderCache, path: bytes) -> tuple[bytes, os.stat_result, Xattrs, str]:
+    """Return content, stat and attributes of a file, read again while it changes."""
+    folder, name = split(path)
+    for attempt in range(_TRIES):
+        fd = os.open(name, _READ, dir_fd=folders.open(folder))
+        try:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.EAGAIN, "it is not a regular file any more")
+            content = os.read(fd, before.st_size + 1)
+            while more := (os.read(fd, CHUNK) if content else b""):
+                content += more
+            after = os.fstat(fd)
+            quiet = same_content(before, after) and len(content) == after.st_size
+            if quiet or attempt == _TRIES - 1:
+                note = "" if quiet else "it was being written while it was read"
+                return content, after, read_xattrs(fd), note
+        finally:
+            os.close(fd)
+    raise AssertionError("unreachable")
+
+
+def same_content(one: os.stat_result, other: os.stat_result) -> bool:
+    """Return whether two stat results speak of the same, unwritten file."""
+    return (one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino) == (
+        other.st_size,
+        other.st_mtime_ns,
+        other.st_ctime_ns,
+        other.st_ino,
+    )
+
+
+def hash_file(folders: FolderCache, path: bytes) -> Kept:
+    """Return the content id of a file without keeping it, read in large pieces.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    folder, name = split(path)
+    fd = os.open(name, _READ, dir_fd=folders.open(folder))
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        before = os.fstat(fd)
+        digest = hashlib.file_digest(file, "sha256").digest()
+        after = os.fstat(fd)
+        note = "" if same_content(before, after) else "it was being written while it was read"
+        return Kept(Kind.FILE, digest, info=after, xattrs=read_xattrs(fd), note=note)
+
+
+def keep_large(
+    folders: FolderCache, path: bytes, store: bytes, work: bytes, knows: Callable[[bytes], bool]
+) -> Kept:
+    """Copy a large file into the store as a file of its own, holes kept, durable.
+
+    Where the file system can share blocks, none is copied.
+
+    Args:
+        folders: Handles below the root.
+        path: Relative path.
+        store: The store.
+        work: A private folder on the store's file system.
+        knows: Whether the store has a blob.
+    """
+    folder, name = split(path)
+    try:
+        fd = os.open(name, _READ, dir_fd=folders.open(folder))
+    except OSError as error:
+        return Kept(Kind.UNPROTECTED, note=f"it cannot be read: {error.strerror}")
+    partial = os.path.join(work, b"loose-" + os.urandom(8).hex().encode())
+    try:
+        for attempt in range(_TRIES):
+            before = os.fstat(fd)
+            digest, length = _copy(fd, partial, before)
+            after = os.fstat(fd)
+            if same_content(before, after) or attempt == _TRIES - 1:
+                break
+        quiet = same_content(before, after)
+        note = "" if quiet else "it was being written while it was read"
+        place = None
+        if not knows(digest):
+            final = file_path(store, BlobKind.LOOSE, digest)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.dirname(final), 0o700)
+            reach("loose.rename")
+            os.rename(partial, final)
+            sync_folder(os.path.dirname(final))
+            place = Place(BlobKind.LOOSE, 0, 0, length)
+        return Kept(Kind.FILE, digest, place, after, read_xattrs(fd), note)
+    finally:
+        os.close(fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+
+
+def _copy(source: int, partial: bytes, info: os.stat_result) -> tuple[bytes, int]:
+    """Copy an open file to a new one, synced; return the SHA-256 and length of the copy."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    target = os.open(partial, flags, 0o600)
+    try:
+        cloned = clone(source, target)
+        digest, length = hashlib.sha256(), 0
+        for start, end, hole in segments(target if cloned else source, info):
+            reach("loose.write")
+            length = end
+            if hole:
+                _hash_zeros(digest, end - start)
+            elif cloned:
+                _hash_range(digest, target, start, end)
+            else:
+                length = _copy_segment(source, target, (start, end), digest)
+        if not cloned:
+            os.ftruncate(target, length)
+        reach("loose.sync")
+        os.fsync(target)
+        return digest.digest(), length
+    finally:
+        os.close(target)
+
+
+def _copy_segment(source: int, target: int, span: tuple[int, int], digest: hashlib._Hash) -> int:
+    """Copy and hash a stretch; return its end, earlier where the file has become shorter."""
+    at, end = span
+    buffer = bytearray(min(4 * CHUNK, end - at))
+    while at < end:
+        view = memoryview(buffer)[: min(len(buffer), end - at)]
+        got = os.preadv(source, [view], at)
+        if not got:
+            return at
+        digest.update(view[:got])
+        written = 0
+        while written < got:
+            written += os.pwrite(target, view[written:got], at + written)
+        at += got
+    return end
+
+
+def _hash_range(digest: hashlib._Hash, fd: int, start: int, end: int) -> None:
+    buffer = bytearray(4 * CHUNK)
+    while start < end:
+        view = memoryview(buffer)[: min(len(buffer), end - start)]
+        got = os.preadv(fd, [view], start)
+        if not got:
+            raise CaptureFailed("a cloned file became shorter", hint="run the command again")
+        digest.update(view[:got])
+        start += got
+
+
+_ZEROS = bytes(CHUNK)
+
+
+def _hash_zeros(digest: hashlib._Hash, count: int) -> None:
+    while count > 0:
+        digest.update(_ZEROS[: min(count, CHUNK)])
+        count -= CHUNK
+
+
+def segments(fd: int, info: os.stat_result) -> Iterator[tuple[int, int, bool]]:
+    """Yield the stretches of an open file: start, end, whether it is a hole."""
+    size = info.st_size
+    if info.st_blocks * 512 >= size:
+        yield 0, size, False
+        return
+    at = 0
+    while at < size:
+        try:
+            data = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            data = size
+        if data > at:
+            yield at, min(data, size), True
+        if data >= size:
+            return
+        hole = min(os.lseek(fd, data, os.SEEK_HOLE), size)
+        yield data, hole, False
+        at = hole
+
+
+def clone(source: int, target: int) -> bool:
+    """Share the blocks of one open file with another; False where that is not possible."""
+    import fcntl  # noqa: PLC0415 - only large files need it
+
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def keep_link(folders: FolderCache, path: bytes, store: bytes) -> Kept | None:
+    """Link a file into the store without reading it; None where that is not possible.
+
+    Raises:
+        OSError: The file is gone or the store cannot take it.
+    """
+    folder, name = split(path)
+    parent = folders.open(folder)
+    for _ in range(_TRIES):
+        info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if not stat.S_ISREG(info.st_mode):
+            return None
+        blob = inode_id(info)
+        if not link_into(store, blob, name, parent):
+            return None
+        after = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if inode_id(after) == blob:
+            place = Place(BlobKind.INODE, 0, 0, info.st_size)
+            attributes = read_xattrs(os.path.join(b"/proc/self/fd/%d" % parent, name))
+            return Kept(Kind.FILE, blob, place, after, attributes)
+    return None
+
+
+def link_into(store: bytes, blob: bytes, name: bytes, parent: int) -> bool:
+    """Give a file a second name in the store; False where the file system refuses links."""
+    target = file_path(store, BlobKind.INODE, blob)
+    reach("link.create")
+    for _ in range(_TRIES):
+        try:
+            os.link(name, target, src_dir_fd=parent, follow_symlinks=False)
+        except FileExistsError:
+            if inode_id(os.lstat(target)) == blob:
+                return True
+            os.unlink(target)
+        except FileNotFoundError:
+            # Either the file is gone, which the second try says, or the fan is not there yet.
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.dirname(target), 0o700)
+            os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP}:
+                return False
+            raise
+        else:
+            return True
+    return False

@@ -1,0 +1,130 @@
+"""Reading a tree again, whole: every file is hashed, nothing is kept.
+
+This is how a drill proves what it rebuilt, with the work that a rollback's own verification does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from rollback.capture import FORK_BYTES, FORK_FILES, Job, capture_tree
+from rollback.difference import Comparison, metadata_differs
+from rollback.folders import cached
+from rollback.model import Category, Entry, Kind
+from rollback.parallel import cores, fork_map, share_out
+from rollback.reading import SMALL, Kept, SmallJobs, hash_file, keep_small
+from rollback.resources.base import Root
+from rollback.store.blobs import BlobReader
+from rollback.store.catalog import BlobKind
+from rollback.store.codec import encode_tree, inode_id, tree_id
+
+_FILE_COST = 60_000
+_APART = (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
+
+
+class HashingResolver:
+    """Names each file by its content, or by its inode where the store links it.
+
+    Args:
+        root: Absolute path of what is read.
+        reader: The store.
+    """
+
+    def __init__(self, root: bytes, reader: BlobReader) -> None:
+        self.root = root
+        self.reader = reader
+        self.trees: dict[bytes, list[Entry]] = {}
+
+    def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
+        """Return the content id of each file."""
+        results: list[Kept | None] = [self._linked(job) for job in jobs]
+        rest = [n for n, kept in enumerate(results) if kept is None]
+        small = [n for n in rest if jobs[n].info.st_size < SMALL]
+        large = [n for n in rest if jobs[n].info.st_size >= SMALL]
+
+        def others() -> None:
+            with ThreadPoolExecutor(max_workers=cores()) as pool:
+                hashed = pool.map(lambda n: hash_one(root_fd, jobs[n].path), large)
+                for number, kept in zip(large, hashed, strict=True):
+                    results[number] = kept
+
+        sizes = [jobs[n].info.st_size for n in small]
+        many = len(small) > FORK_FILES or sum(sizes) > FORK_BYTES
+        runs = share_out(sizes, cores() if many else 1, _FILE_COST) if small else []
+        parts = [self._part([jobs[small[n]].path for n in run]) for run in runs]
+        if len(parts) > 1:
+            answers = fork_map(lambda _, part: keep_small(part)[1], parts, others)
+        else:
+            answers = [keep_small(part)[1] for part in parts]
+            others()
+        for run, kept_run in zip(runs, answers, strict=True):
+            for n, kept in zip(run, kept_run, strict=True):
+                results[small[n]] = kept
+        return [kept or Kept(Kind.UNPROTECTED, note="it is gone") for kept in results]
+
+    def add_tree(self, entries: list[Entry]) -> bytes:
+        """Remember a tree for this reading only."""
+        identity = tree_id(encode_tree(entries))
+        self.trees[identity] = entries
+        return identity
+
+    def load(self, tree: bytes) -> list[Entry]:
+        """Return the entries of a tree, of this reading or of the store."""
+        found = self.trees.get(tree)
+        return self.reader.tree(tree) if found is None else found
+
+    def _linked(self, job: Job) -> Kept | None:
+        if job.info.st_nlink == 1:
+            return None
+        blob = inode_id(job.info)
+        place = self.reader.catalog.place(blob)
+        if place is None or place.kind is not BlobKind.INODE:
+            return None
+        return Kept(Kind.FILE, blob)
+
+    def _part(self, paths: list[bytes]) -> SmallJobs:
+        return SmallJobs(self.root, paths, b"", "", find_databases=False, knows=_always)
+
+
+def hash_one(root_fd: int, path: bytes) -> Kept:
+    """Return the content id of one file below an open folder."""
+    with cached(root_fd) as folders:
+        return hash_file(folders, path)
+
+
+def differences(folder: bytes, target: Root, tree: bytes, reader: BlobReader) -> Iterator[str]:
+    """Read a rebuilt tree again and yield what is not as its manifest says.
+
+    Args:
+        folder: Where it was rebuilt.
+        target: The root that it is a copy of.
+        tree: Id of the tree that it has to equal.
+        reader: The store.
+    """
+    resolver = HashingResolver(folder, reader)
+    root = Root("files", f"reading {folder.hex()}", folder, Category.CODE, leave_out=frozenset())
+    found = capture_tree(root, reader.catalog, reader.tree, resolver, update_index=False)
+    for pair in Comparison(resolver.load, expand=True).compare(found.tree, tree):
+        old, new = pair.old, pair.new
+        if any(entry is not None and entry.kind in _APART for entry in (old, new)):
+            continue
+        shown = os.fsdecode(os.path.join(target.path, pair.path))
+        if old is None or new is None:
+            yield f"{shown} is missing or too much after the rebuild"
+        elif metadata_differs(old, new):
+            yield f"{shown} has another owner, mode, time or attribute after the rebuild"
+        elif old.kind is not new.kind or not _same(reader, old, new):
+            yield f"{shown} has another content after the rebuild"
+
+
+def _same(reader: BlobReader, old: Entry, new: Entry) -> bool:
+    if old.ref == new.ref or new.kind is Kind.DIRECTORY:
+        return True
+    # A linked file that had to be copied has the content that the build proved, under another name.
+    return reader.place(new.ref).kind is BlobKind.INODE and old.size == new.size
+
+
+def _always(_blob: bytes) -> bool:
+    return True

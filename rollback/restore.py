@@ -1,0 +1,650 @@
+"""Putting a snapshot back: stage → keep what is displaced → apply → verify → done.
+
+Order of writes, which `docs/design.md` explains:
+
+1. All content that is needed is staged beside the store, verified while it is read.
+2. What will be displaced is linked into the store and committed as an undo snapshot, in the same
+   commit that marks the operation as applying. From here on a crash is resumed forward.
+3. Staged content is synced, then renamed into place, path by path.
+4. Databases are put back, then the metadata of folders, then the file system is synced.
+5. Everything is read again and compared; only then the operation is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from rollback.atomic import LiveWriter, remove_path
+from rollback.build import Linking, TreeBuilder
+from rollback.capture import KeepingResolver, capture_tree
+from rollback.damage import explain
+from rollback.difference import Comparison, Pair, find_entry, metadata_differs
+from rollback.displace import Displacer
+from rollback.durable import sync_file_system
+from rollback.errors import NoSpace, RestoreIncomplete, RollbackError, StoreCorrupt
+from rollback.failpoints import reach
+from rollback.folders import split
+from rollback.inventory import database, is_absent, is_tree, resource_from, target_from
+from rollback.model import Category, Entry, Kind, Operation, ResourceState, Skip, Snapshot, Step
+from rollback.plan import TreePlan, is_selected, plan_tree, show_path, steps_of
+from rollback.present import Present
+from rollback.reclaim import Reclaimer, distribution_label, lost_skips
+from rollback.reports import RestorePlan, Selection
+from rollback.resources.base import Resource, Root
+from rollback.snapshots import blobs_of
+from rollback.staging import make_stage, refuse_link, remove_stages
+from rollback.store.blobs import BlobWriter, open_blob
+from rollback.store.catalog import BlobKind, translated
+from rollback.store.store import Store
+from rollback.store.vault import StoreVault
+
+RECLAIM = "reinstall"
+"""Action of a step that fetches a file again whose content the store lost."""
+
+
+@dataclass(slots=True)
+class DatabaseWork:
+    """One live database: what it shall be (None: absent), and whether it is there now."""
+
+    path: bytes
+    resource: Resource
+    state: ResourceState | None
+    present: bool
+
+
+@dataclass(slots=True)
+class Work:
+    """Everything that a restore will do; the public plan is made from it."""
+
+    snapshot: Snapshot
+    selection: Selection
+    trees: list[TreePlan]
+    databases: list[DatabaseWork]
+    unchanged: list[ResourceState]
+    steps: list[Step]
+    unrestorable: list[Skip]
+
+    @property
+    def public(self) -> RestorePlan:
+        """The plan as a value for callers."""
+        return RestorePlan(
+            self.snapshot, tuple(self.steps), self.selection, tuple(self.unrestorable)
+        )
+
+
+def make_plan(store: Store, snapshot: Snapshot, selection: Selection) -> Work:
+    """Compare the present with a snapshot and return what a restore would do; reads only."""
+    trees: list[TreePlan] = []
+    steps: list[Step] = []
+    unrestorable: list[Skip] = []
+    project = os.fsencode(snapshot.project)
+    extra: set[bytes] = set()
+    for state in snapshot.states:
+        if not is_tree(state):
+            continue
+        target = target_from(state, store.reader)
+        live = Present(target.root, store.reader)
+        plan = plan_tree(target, live, selection)
+        root = target.root
+        extra |= {
+            os.path.join(root.path, path)
+            for path in live.captured.databases
+            if not _was_database(live, target.tree, path)
+        }
+        trees.append(plan)
+        steps += steps_of(plan, project) + _reclaims(plan, project)
+        unrestorable += [*plan.unrestorable, *lost_skips(plan, store.reader)]
+    databases, unchanged = _plan_databases(store, snapshot, selection, extra)
+    vault = StoreVault(store.reader, None, os.path.join(store.folder, b"work"))
+    for work in databases:
+        if work.state is not None:
+            steps += [
+                replace(step, path=work.resource.name, resource=work.resource.name)
+                for step in work.resource.plan(work.state, vault)
+            ]
+        else:
+            steps.append(Step("remove", work.resource.name, work.resource.name, "database"))
+    return Work(snapshot, selection, trees, databases, unchanged, steps, unrestorable)
+
+
+def _reclaims(plan: TreePlan, project: bytes) -> list[Step]:
+    """Return what will be asked of an installer's cache."""
+    root = plan.target.root
+    return [
+        Step(RECLAIM, root.name, show_path(root, path, project), f"from a cache: {label}")
+        for path, lost in sorted(plan.lost.items())
+        if (label := distribution_label(plan.target, lost))
+    ]
+
+
+def _was_database(live: Present, tree: bytes, path: bytes) -> bool:
+    """Return whether a tree has a database at a path; what became of it, its state says."""
+    entry = find_entry(live.load, tree, path)
+    return entry is not None and entry.kind is Kind.DATABASE
+
+
+def _plan_databases(
+    store: Store, snapshot: Snapshot, selection: Selection, extra: set[bytes]
+) -> tuple[list[DatabaseWork], list[ResourceState]]:
+    """Return what has to be done to databases, and the states of those that are as they were.
+
+    Args:
+        store: Where the snapshot is.
+        snapshot: What is put back.
+        selection: Which part of it.
+        extra: Live databases that the snapshot's trees do not have.
+    """
+    project = os.fsencode(snapshot.project)
+    vault = StoreVault(store.reader, None, os.path.join(store.folder, b"work"))
+    found: list[DatabaseWork] = []
+    unchanged: list[ResourceState] = []
+    known: set[bytes] = set()
+    for state in snapshot.states:
+        if is_tree(state):
+            continue
+        path = os.fsencode(state.location)
+        known.add(path)
+        if _database_selected(path, state.category, selection):
+            resource = resource_from(state)
+            if resource.plan(state, vault):
+                found.append(DatabaseWork(path, resource, state, present=os.path.lexists(path)))
+            else:
+                unchanged.append(state)
+    found += [
+        DatabaseWork(path, database(path, project), None, present=True)
+        for path in sorted(extra - known)
+        if _database_selected(path, Category.DATABASES, selection)
+    ]
+    return found, unchanged
+
+
+def _database_selected(path: bytes, category: Category, selection: Selection) -> bool:
+    if selection.categories and category not in selection.categories:
+        return False
+    return not selection.paths or any(
+        path == chosen or path.startswith(chosen.rstrip(b"/") + b"/") for chosen in selection.paths
+    )
+
+
+class Restorer:
+    """Carries one restore out.
+
+    Args:
+        store: Its lock is held.
+        operation: The line in the log; it has been begun.
+        work: From `make_plan`.
+        environ: Variables of the user's command; guard's own where None.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        operation: Operation,
+        work: Work,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.environ = environ
+        self.store = store
+        self.operation = operation
+        self.work = work
+        self.kept_aside: list[str] = []
+        self.notes: list[Skip] = []
+        self.by_hand: list[Skip] = []
+        self.undo: Snapshot | None = None
+        self.shared: set[bytes] = set()
+        self._share = False
+        self._stages: dict[int, bytes] = {}
+
+    def run(self) -> Snapshot:
+        """Put everything back and verify it; returns the undo snapshot.
+
+        Raises:
+            NoSpace: Staging does not fit; nothing was changed.
+            StoreCorrupt: Content that is needed is damaged; nothing was changed.
+            RestoreIncomplete: It stopped half way; running it again resumes it.
+        """
+        for plan in self.work.trees:
+            refuse_link(plan.target.root.path)
+        self._prove_catalog()
+        self._check_space()
+        try:
+            for number, plan in enumerate(self.work.trees):
+                if not plan.empty or self._databases_in(plan):
+                    self._stage(number, plan)
+            self._prove_databases()
+            reach("stage.done")
+            undo = self._keep_displaced()
+        except OSError as error:
+            self._unstage()
+            raise _before_change(error) from error
+        except StoreCorrupt as error:
+            self._unstage()
+            project = os.fsencode(self.work.snapshot.project)
+            raise explain(error, self.work.trees, self.store.reader, project) from error
+        except BaseException:
+            self._unstage()
+            raise
+        with self._incomplete():
+            reach("restore.applying")
+            self._sync_stages()
+            self._apply()
+            reach("restore.verify")
+            self._verify()
+        self._unstage()
+        return undo
+
+    def _check_space(self) -> None:
+        """Hold what staging needs against what the disk has, before anything is written.
+
+        Where copies do not fit, large blobs are put in place themselves.
+        """
+        place = self.store.reader.place
+        small = large = 0
+        for plan in self.work.trees:
+            for entry in plan.contents_needed():
+                kind = place(entry.ref).kind
+                if kind is BlobKind.LOOSE:
+                    large += entry.size
+                elif kind is not BlobKind.INODE or self.work.snapshot.kind == "undo":
+                    small += entry.size
+        small += sum(w.state.bytes for w in self.work.databases if w.state is not None)
+        self.store.release_reserve(small + large)
+        free = self.store.free()
+        self._share = small + large > free
+        if small > free:
+            raise NoSpace(
+                f"the rollback needs {small:,} bytes, the disk has {free:,}: "
+                f"{small - free:,} are missing",
+                hint="free some space (move new results elsewhere), or roll back a part: "
+                "guard rollback --last PATH",
+                missing_bytes=small - free,
+            )
+
+    def _stage(self, number: int, plan: TreePlan) -> None:
+        """Write everything that one root needs into its staging folder, verified."""
+        stage = self._stage_folder(number, plan)
+        self._stages[number] = stage
+        names: dict[bytes, bytes] = {}
+
+        def path_of(staged: bytes) -> bytes:
+            top, _, below = staged.partition(b"/")
+            return names[top] + (b"/" + below if below else b"")
+
+        def choose(staged: bytes, _entry: Entry) -> bool:
+            return path_of(staged) not in plan.lost
+
+        undo = self.work.snapshot.kind == "undo"
+        linking = Linking.of(plan.target.root, undo=undo, path_of=path_of)
+        linking = replace(linking, share_large=self._share)
+        with TreeBuilder(self.store.reader, stage, linking) as builder:
+            for kind, items in (("f", plan.places + plan.specials), ("d", plan.folders)):
+                for index, (path, entry) in enumerate(items):
+                    name = f"{kind}{index}".encode()
+                    names[name] = path
+                    if kind == "f":
+                        builder.add_file(name, entry)
+                    else:
+                        builder.add_folder(name, entry, choose)
+            builder.finish()
+        self.shared |= builder.shared
+        for path, why in builder.built.notes:
+            self._note(plan, path_of(path), why)
+
+    def _prove_catalog(self) -> None:
+        """Let SQLite look at the pages of the catalog, which says where everything lies."""
+        with translated(self.store.catalog.path):
+            found = self.store.catalog.db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise StoreCorrupt(
+                f"the catalog {self.store.catalog.path} is damaged, nothing was changed: {found}",
+                hint="guard verify --repair",
+            )
+
+    def _prove_databases(self) -> None:
+        """Read what databases will be made of: damage has to show before anything changes."""
+        with open(os.devnull, "wb") as nowhere:
+            for work in self.work.databases:
+                for blob in blobs_of(work.state) if work.state is not None else ():
+                    self.store.reader.copy_to(blob, nowhere)
+
+    def _stage_folder(self, number: int, plan: TreePlan) -> bytes:
+        """Return a new staging folder on the file system of the root."""
+        root = plan.target.root.path
+        seq = self.operation.seq
+        return make_stage(root, self.store.work(seq), number, seq)
+
+    def _keep_displaced(self) -> Snapshot:
+        """Commit the undo snapshot and the intent to change the project, together."""
+        with self.store.catalog.transaction():
+            displacer = Displacer(self.store, self.operation, self.work.snapshot)
+            try:
+                for plan in self.work.trees:
+                    displacer.keep_tree(plan, self.work.selection)
+                present = [w.resource for w in self.work.databases if w.present]
+                displacer.keep_databases(present, self.work.unchanged)
+                self.undo = displacer.commit()
+            except BaseException:
+                displacer.abandon()
+                raise
+            self.store.catalog.change_operation_within(
+                self.operation.seq,
+                {"undo_id": self.undo.id, "undo_seq": self.undo.seq},
+                state="applying",
+            )
+            self.store.note_shared(self.shared)
+        return self.undo
+
+    def _sync_stages(self) -> None:
+        reach("stage.sync")
+        for number, plan in enumerate(self.work.trees):
+            if plan.places or plan.folders or plan.specials:
+                sync_file_system(self._stages[number])
+
+    def _apply(self) -> None:
+        for plan in self.work.trees:
+            if plan.target.present and not plan.empty:
+                os.makedirs(plan.target.root.path, exist_ok=True)
+        aside = os.path.join(self.store.folder, b"aside", b"%08d" % self.operation.seq)
+        pairs = [
+            (plan, LiveWriter(plan.target.root.path, self._stages[number], aside))
+            for number, plan in enumerate(self.work.trees)
+            if not plan.empty or self._databases_in(plan)
+        ]
+        try:
+            self._remove_databases()
+            for plan, writer in pairs:
+                self._apply_tree(plan, writer)
+            self._restore_databases()
+            for plan, writer in pairs:
+                self._reclaim(plan, writer)
+            for plan, writer in pairs:
+                self._relink(plan, writer)
+            reach("restore.folders")
+            for plan, writer in reversed(pairs):
+                self._apply_metadata(plan, writer)
+            reach("restore.sync")
+            for root in self._changed_devices():
+                sync_file_system(root)
+        finally:
+            for plan, writer in pairs:
+                self._hear(plan, writer)
+                writer.close()
+
+    def _hear(self, plan: TreePlan, writer: LiveWriter) -> None:
+        """Take over what a writer has to say."""
+        for path, why in writer.notes:
+            self._note(plan, path, why)
+        for path, place in writer.set_aside:
+            shown = os.fsdecode(os.path.join(plan.target.root.path, path))
+            self.kept_aside.append(f"{shown} → {os.fsdecode(place)}")
+
+    def _changed_devices(self) -> list[bytes]:
+        """Return one root of each file system on which something was changed."""
+        roots = [
+            plan.target.root.path
+            for plan in self.work.trees
+            if not plan.empty or self._databases_in(plan)
+        ]
+        return list({os.stat(root).st_dev: root for root in roots if os.path.isdir(root)}.values())
+
+    def _apply_tree(self, plan: TreePlan, writer: LiveWriter) -> None:
+        removed = dict(plan.removes)
+        for path, entry in plan.removes:
+            if entry.kind is Kind.DIRECTORY:
+                writer.remove_folder(path)
+            else:
+                writer.remove_file(path, entry)
+        if plan.vanish:
+            writer.vanish()
+            return
+        for number, path in enumerate(plan.parts):
+            writer.part(path, b"p%d" % number)
+        for path, _ in plan.makes:
+            writer.make_folder(path)
+        for index, (path, _) in enumerate(plan.folders):
+            writer.folders.forget()
+            writer.move_folder(path, b"d%d" % index)
+        writer.remove_bytecode(path for path, _ in plan.places)
+        for index, (path, entry) in enumerate(plan.places + plan.specials):
+            staged = b"f%d" % index
+            if entry.kind is Kind.FILE or _exists(writer.stage_fd, staged):
+                writer.replace(path, staged, plan.replaced.get(path) or removed.get(path))
+
+    def _reclaim(self, plan: TreePlan, writer: LiveWriter) -> None:
+        """Fetch lost content from where it may still be had; what cannot be had is named."""
+        if plan.lost:
+            number = self.work.trees.index(plan)
+            Reclaimer(plan, writer, self._stages[number], self.environ).run()
+
+    def unrestorable(self) -> list[Skip]:
+        """Return what could not be put back, as far as that is known by now."""
+        skips = [skip for plan in self.work.trees for skip in plan.unrestorable]
+        for plan in self.work.trees:
+            skips += lost_skips(plan, self.store.reader)
+        return skips + self.notes
+
+    def steps(self) -> list[Step]:
+        """Return what was changed."""
+        failed = {
+            show_path(plan.target.root, path, os.fsencode(self.work.snapshot.project))
+            for plan in self.work.trees
+            for path in plan.lost
+        }
+        return [s for s in self.work.steps if s.action != RECLAIM or s.path not in failed]
+
+    def _relink(self, plan: TreePlan, writer: LiveWriter) -> None:
+        """Make hard links again; databases among them have to be in their places by now."""
+        groups = [
+            [path for path in group if path not in plan.lost]
+            for group in plan.relinks + self._parted(plan)
+        ]
+        for number, group in enumerate(group for group in groups if group):
+            leader = group[0]
+            for path in group[1:]:
+                writer.relink(leader, path, b"l%d" % number)
+
+    def _parted(self, plan: TreePlan) -> list[list[bytes]]:
+        """Return the groups that putting databases back took apart, each name for itself."""
+        back = self._databases_in(plan)
+        return [
+            group
+            for group in plan.target.links
+            if group not in plan.relinks and not back.isdisjoint(group)
+        ]
+
+    def _databases_in(self, plan: TreePlan) -> set[bytes]:
+        """Return the paths of databases in a root that are put back or removed."""
+        below = plan.target.root.path + b"/"
+        paths = {work.path for work in self.work.databases if work.path.startswith(below)}
+        return {path[len(below) :] for path in paths}
+
+    def _apply_metadata(self, plan: TreePlan, writer: LiveWriter) -> None:
+        for path, entry in plan.metas:
+            writer.set_metadata(path, entry)
+        folders = {**self._around_databases(plan), **plan.touched}
+        for path in sorted(folders, reverse=True):
+            writer.set_metadata(path, folders[path])
+
+    def _around_databases(self, plan: TreePlan) -> dict[bytes, Entry]:
+        """Return the folders in which a database was put back or removed, which touched them."""
+        target = plan.target
+        found: dict[bytes, Entry] = {}
+        for path in {split(path)[0] for path in self._databases_in(plan)}:
+            entry = find_entry(plan.live.load, target.tree, path) if path else target.meta
+            if entry is not None and entry.kind is Kind.DIRECTORY:
+                found[path] = entry
+        return found if target.present else {}
+
+    def _remove_databases(self) -> None:
+        for work in self.work.databases:
+            if work.state is None or is_absent(work.state):
+                work.resource.remove(self._vault())
+
+    def _restore_databases(self) -> None:
+        for work in self.work.databases:
+            if work.state is not None and not is_absent(work.state):
+                reach("restore.database")
+                self.by_hand += work.resource.restore(work.state, self._vault())
+        reach("restore.databases_done")
+
+    def _vault(self) -> StoreVault:
+        scratch = os.path.join(self.store.work(self.operation.seq), b"vault")
+        os.makedirs(scratch, mode=0o700, exist_ok=True)
+        return StoreVault(self.store.reader, None, scratch)
+
+    def _verify(self) -> None:
+        """Read the state again, compare, and let the index describe it from now on.
+
+        Raises:
+            RestoreIncomplete: Something differs; the first of it is named.
+        """
+        wrong: list[str] = []
+        work = self.store.work(self.operation.seq)
+        with self.store.catalog.transaction():
+            writer = BlobWriter(self.store.reader, f"{self.operation.seq:08d}-v")
+            try:
+                for plan in self.work.trees:
+                    root = plan.target.root
+                    resolver = KeepingResolver(
+                        root, writer, work, lambda: self.store.free() // 2, expect_known=True
+                    )
+                    found = capture_tree(
+                        root, self.store.catalog, self.store.reader.tree, resolver,
+                        update_index=True,
+                    )  # fmt: skip
+                    writer.settle()
+                    wrong += self._differences(plan, found.tree)
+                reach("restore.index")
+                writer.finish()
+                self._learn()
+            except BaseException:
+                writer.abandon()
+                raise
+        for item in self.work.databases:
+            if item.state is not None:
+                item.resource.verify(item.state, self._vault())
+        if wrong:
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise RestoreIncomplete(
+                f"after the rollback {wrong[0]}{more}",
+                hint="end what still writes to the project, then run the same rollback again",
+            )
+
+    def _learn(self) -> None:
+        """Remember what the content was that the store lost: the next plan will know it again."""
+        load = self.store.reader.tree
+        for plan in self.work.trees:
+            for path, digest in plan.known.items():
+                entry = find_entry(load, plan.target.tree, path)
+                if entry is not None and entry.ref:
+                    self.store.catalog.learn_digest(entry.ref, digest)
+
+    def _differences(self, plan: TreePlan, tree: bytes) -> Iterator[str]:
+        target, root = plan.target, plan.target.root
+        for pair in Comparison(self.store.reader.tree, expand=True).compare(tree, target.tree):
+            if not is_selected(root, pair.path, self.work.selection):
+                continue
+            if root.excluded is not None and root.excluded(pair.path):
+                continue
+            if self._acceptable(plan, pair):
+                continue
+            shown = os.fsdecode(os.path.join(root.path, pair.path))
+            if pair.new is None:
+                yield f"{shown} is there, but not in the snapshot"
+            elif pair.old is None:
+                yield f"{shown} is missing"
+            else:
+                yield f"{shown} differs from the snapshot"
+
+    def _acceptable(self, plan: TreePlan, pair: Pair) -> bool:
+        target, path, old, new = plan.target, pair.path, pair.old, pair.new
+        apart = (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
+        # What is lost is named as not put back; no other path may differ.
+        if path in plan.lost or any(e is not None and e.kind in apart for e in (old, new)):
+            return True
+        if new is None:
+            kept = target.present and target.root.keep_extra(path)
+            return kept or (old is not None and old.kind is Kind.DIRECTORY)
+        if old is None or old.kind is not new.kind:
+            return False
+        partial = bool(self.work.selection.paths or self.work.selection.categories)
+        if new.kind is Kind.DIRECTORY and partial:
+            return True
+        if metadata_differs(old, new) and not self._noted(target.root, path):
+            return False
+        return new.kind is not Kind.FILE or self._same(plan, path, (old.ref, new.ref))
+
+    def _noted(self, root: Root, path: bytes) -> bool:
+        shown = os.fsdecode(os.path.join(root.path, path))
+        return any(note.what == shown for note in self.notes)
+
+    def _same(self, plan: TreePlan, path: bytes, refs: tuple[bytes, bytes]) -> bool:
+        one, other = refs
+        if one == other:
+            return True
+        root = plan.target.root
+        wanted = plan.known.get(path) or self._digest(root, path, other)
+        return self._digest(root, path, one) == wanted
+
+    def _digest(self, root: Root, path: bytes, blob: bytes) -> bytes:
+        place = self.store.reader.place(blob)
+        if place.kind is not BlobKind.INODE:
+            return blob
+        intact = functools.partial(root.intact, path)
+        with open_blob(self.store.folder, place.kind, blob, intact) as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    def _note(self, plan: TreePlan, path: bytes, why: str) -> None:
+        shown = os.fsdecode(os.path.join(plan.target.root.path, path))
+        skip = Skip(shown, why, "run the rollback as the file's owner, or as root")
+        if skip not in self.notes:
+            self.notes.append(skip)
+
+    def _unstage(self) -> None:
+        """Remove what was staged; what lies in the store's work folder goes with it anyway."""
+        for stage in self._stages.values():
+            with contextlib.suppress(OSError):
+                remove_path(stage)
+        remove_stages(plan.target.root.path for plan in self.work.trees)
+
+    @contextlib.contextmanager
+    def _incomplete(self) -> Iterator[None]:
+        """Say of any error that the rollback stopped half way and can be resumed."""
+        hint = "mend what the message names, then: guard rollback --last"
+        try:
+            yield
+        except RestoreIncomplete:
+            raise
+        except RollbackError as error:
+            raise RestoreIncomplete(
+                f"the rollback is incomplete: {error}", hint=error.hint
+            ) from error
+        except OSError as error:
+            raise RestoreIncomplete(f"the rollback is incomplete: {error}", hint=hint) from error
+
+
+def _before_change(error: OSError) -> RollbackError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return NoSpace(
+            f"the rollback could not be prepared, nothing was changed: {error.strerror}",
+            hint="free some space, then run it again",
+        )
+    return RollbackError(
+        f"the rollback could not be prepared, nothing was changed: {error}",
+        hint="mend what the message names, then run it again",
+    )
+
+
+def _exists(folder: int, name: bytes) -> bool:
+    try:
+        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.S_IFMT(info.st_mode) != 0

@@ -1,0 +1,325 @@
+"""Forgetting old snapshots: what goes is said first, and only what nothing else needs goes.
+
+References are counted in the catalog, so deleting a snapshot costs what it alone refers to.
+Rows go in one commit; the files they named are written down in the same commit and removed
+after it, again at the next prune if this one is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rollback.durable import sync_folder
+from rollback.errors import StoreCorrupt
+from rollback.failpoints import reach
+from rollback.lock import is_alive
+from rollback.model import Snapshot
+from rollback.reports import PruneReport
+from rollback.snapshots import blobs_of, document_name, load
+from rollback.store.blobs import file_path
+from rollback.store.catalog import BlobKind
+from rollback.store.packs import HEAD, PACK_LIMIT, PackWriter
+from rollback.store.store import Store
+from rollback.trash import sweep
+
+KEEP_LAST = 20
+KEEP_DAYS = 30.0
+_DAY_S = 86_400.0
+_SMALL_PACK = 4 << 20
+_MANY_PACKS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which snapshots stay: any rule that holds keeps one; the size is held last.
+
+    Attributes:
+        keep_last: The newest so many; with `keep_days` None too, the defaults are used.
+        keep_days: Those of the last so many days.
+        max_bytes: Oldest go until the store is no larger.
+    """
+
+    keep_last: int | None = None
+    keep_days: float | None = None
+    max_bytes: int | None = None
+
+
+def prune(store: Store, rules: Rules, *, dry_run: bool) -> PruneReport:
+    """Delete what the rules do not keep; with `dry_run`, only say what that would be.
+
+    Raises:
+        StoreBusy: Another operation holds the store.
+    """
+    store.lock.acquire()
+    try:
+        snapshots = [load(row[0]) for row in _documents(store)]
+        protected = _protected(store, snapshots)
+        keep, go = _sort(snapshots, protected, rules)
+        before = store.used()
+        with contextlib.suppress(_DryRun), store.catalog.transaction():
+            sweeper = _Sweeper(store)
+            for snapshot in go:
+                reach("prune.mark")
+                sweeper.delete(snapshot)
+            while rules.max_bytes is not None and sweeper.remaining(before) > rules.max_bytes:
+                oldest = next((s for s, why in reversed(keep) if s.id not in protected), None)
+                if oldest is None:
+                    break
+                keep = [(s, why) for s, why in keep if s is not oldest]
+                go.append(oldest)
+                sweeper.delete(oldest)
+            sweeper.finish()
+            if dry_run:
+                raise _DryRun
+        if not dry_run:
+            reach("prune.marked")
+            store.clean(0)
+            sweep(store.folder)
+            remove_garbage(store)
+            repack(store)
+            remove_garbage(store)
+        return PruneReport(tuple(go), tuple(keep), sweeper.freed, dry_run)
+    finally:
+        store.lock.release()
+
+
+class _DryRun(Exception):
+    """Takes the transaction of a dry run back."""
+
+
+def _documents(store: Store) -> list[tuple[bytes]]:
+    return store.catalog.db.execute("SELECT document FROM snapshot ORDER BY seq DESC").fetchall()
+
+
+def _protected(store: Store, snapshots: list[Snapshot]) -> dict[str, str]:
+    """Return the ids that no rule may delete, with the reason."""
+    protected: dict[str, str] = {}
+    normal = [s for s in snapshots if s.kind != "undo"]
+    damaged = store.catalog.value("damaged").split()
+    good = next((s for s in normal if s.id not in damaged), None)
+    if good is not None:
+        protected[good.id] = "the newest good snapshot"
+    undo = next((s for s in snapshots if s.kind == "undo"), None)
+    if undo is not None:
+        protected[undo.id] = "what the newest rollback displaced"
+    for operation in store.catalog.operations("WHERE state IN ('running', 'applying')"):
+        alive = is_alive(operation.data.get("owner", {}))
+        why = "a running operation needs it" if alive else "an unfinished operation needs it"
+        for key in ("snapshot_id", "target_id", "undo_id"):
+            if operation.data.get(key):
+                protected[str(operation.data[key])] = why
+    return protected
+
+
+def _sort(
+    snapshots: list[Snapshot], protected: dict[str, str], rules: Rules
+) -> tuple[list[tuple[Snapshot, str]], list[Snapshot]]:
+    """Return what is kept, with the reason, and what goes; by number and age."""
+    last, days = rules.keep_last, rules.keep_days
+    if last is None and days is None:
+        last, days = KEEP_LAST, KEEP_DAYS
+    keep: list[tuple[Snapshot, str]] = []
+    go: list[Snapshot] = []
+    normal = 0
+    for snapshot in snapshots:
+        normal += snapshot.kind != "undo"
+        age_s = time.time() - snapshot.created_at
+        if snapshot.id in protected:
+            keep.append((snapshot, protected[snapshot.id]))
+        elif last is not None and normal <= last:
+            keep.append((snapshot, f"one of the last {last}"))
+        elif days is not None and age_s < days * _DAY_S:
+            keep.append((snapshot, f"younger than {days:g} days"))
+        else:
+            go.append(snapshot)
+    return keep, go
+
+
+class _Sweeper:
+    """Takes references back and deletes what is left without any."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.db = store.catalog.db
+        self.freed = 0
+        self._dead: dict[int, int] = {}
+
+    def delete(self, snapshot: Snapshot) -> None:
+        for state in snapshot.states:
+            self._release(blobs_of(state))
+        self.db.execute("DELETE FROM snapshot WHERE id = ?", (snapshot.id,))
+        self._garbage(f"snapshots/{document_name(snapshot)}.json")
+
+    def remaining(self, before: int) -> int:
+        return before - self.freed
+
+    def finish(self) -> None:
+        rows = self.db.execute("SELECT id FROM blob WHERE refs = 0").fetchall()
+        for (blob,) in rows:
+            self._drop(blob)
+        if rows or self._dead:
+            self.db.execute(
+                "DELETE FROM live WHERE NOT EXISTS (SELECT 1 FROM blob WHERE blob.id = live.tree)"
+            )
+        for pack, dead in self._dead.items():
+            self.db.execute("UPDATE pack SET dead = dead + ? WHERE id = ?", (dead, pack))
+        self._drop_dead_packs()
+
+    def _release(self, blobs: Iterable[bytes]) -> None:
+        waiting = list(blobs)
+        while waiting:
+            blob = waiting.pop()
+            row = self.db.execute(
+                "UPDATE blob SET refs = refs - 1 WHERE id = ? RETURNING refs", (blob,)
+            ).fetchone()
+            if row is not None and row[0] <= 0:
+                waiting += self._drop(blob, follow=False)
+
+    def _drop(self, blob: bytes, *, follow: bool = True) -> list[bytes]:
+        """Delete a blob's row and return (or release) what it referred to."""
+        place = self.store.catalog.place(blob)
+        if place is None:
+            return []
+        children: list[bytes] = []
+        with contextlib.suppress(StoreCorrupt, OSError):
+            children = self.store.reader.children(blob)
+        self.db.execute("DELETE FROM blob WHERE id = ?", (blob,))
+        if place.kind in {BlobKind.LOOSE, BlobKind.INODE}:
+            path = file_path(b"", place.kind, blob).decode()
+            self._garbage(path)
+            self.freed += place.length if place.kind is BlobKind.LOOSE else 0
+        else:
+            self._dead[place.pack] = self._dead.get(place.pack, 0) + place.length + HEAD.size
+            self.freed += place.length
+        if follow:
+            self._release(children)
+            return []
+        return children
+
+    def _drop_dead_packs(self) -> None:
+        packs = self.db.execute("SELECT id, name FROM pack WHERE dead > 0").fetchall()
+        if not packs:
+            return
+        # One look at all blobs: a look for each pack would read them as often as there are packs.
+        rows = self.db.execute("SELECT DISTINCT pack FROM blob WHERE kind NOT IN (2, 4)")
+        used = {row[0] for row in rows}
+        for number, name in packs:
+            if number not in used:
+                self.db.execute("DELETE FROM pack WHERE id = ?", (number,))
+                self._garbage(f"packs/{name}.pack")
+
+    def _garbage(self, path: str) -> None:
+        self.db.execute("INSERT OR IGNORE INTO garbage VALUES (?)", (path,))
+
+
+def remove_garbage(store: Store) -> None:
+    """Remove the files that deleted rows had named; what is in use again stays."""
+    db = store.catalog.db
+    paths = [row[0] for row in db.execute("SELECT path FROM garbage").fetchall()]
+    if not paths:
+        return
+    for path in paths:
+        reach("prune.unlink")
+        if not _in_use(store, path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(store.folder, path.encode()))
+    with store.catalog.transaction():
+        db.executemany("DELETE FROM garbage WHERE path = ?", ((path,) for path in paths))
+
+
+def _in_use(store: Store, path: str) -> bool:
+    folder, _, name = path.rpartition("/")
+    if folder.startswith(("loose", "links")):
+        return store.catalog.place(bytes.fromhex(name)) is not None
+    if folder == "packs":
+        stem = name.removesuffix(".pack")
+        row = store.catalog.db.execute("SELECT 1 FROM pack WHERE name = ?", (stem,)).fetchone()
+        return row is not None
+    return False
+
+
+def repack(store: Store) -> None:
+    """Move the live blobs of packs that are mostly dead, and join many small packs."""
+    db = store.catalog.db
+    packs = db.execute("SELECT id, name, length, dead FROM pack ORDER BY id").fetchall()
+    small = [row for row in packs if row[2] < _SMALL_PACK]
+    chosen = {row[0]: row[1] for row in packs if row[3] * 2 > row[2]}
+    if len(small) > _MANY_PACKS:
+        chosen.update({row[0]: row[1] for row in small})
+    if not chosen:
+        return
+    marks = ",".join("?" * len(chosen))
+    rows = db.execute(
+        f"SELECT id, kind FROM blob WHERE kind NOT IN (2, 4) AND pack IN ({marks})"  # noqa: S608
+        " ORDER BY pack, place",
+        tuple(chosen),
+    ).fetchall()
+    with store.catalog.transaction():
+        mover = _Mover(store)
+        try:
+            for blob, kind in rows:
+                reach("prune.repack")
+                mover.move(blob, kind)
+            mover.finish()
+        except BaseException:
+            mover.abandon()
+            raise
+        for number, name in chosen.items():
+            if number not in mover.unmoved:
+                db.execute("DELETE FROM pack WHERE id = ?", (number,))
+                db.execute("INSERT OR IGNORE INTO garbage VALUES (?)", (f"packs/{name}.pack",))
+    reach("prune.repacked")
+    store.reader.close()
+
+
+class _Mover:
+    """Copies live blobs, proven, into new packs."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.db = store.catalog.db
+        self.unmoved: set[int] = set()
+        self._pack: PackWriter | None = None
+        self._id = 0
+        self._count = 0
+        row = self.db.execute("SELECT coalesce(max(id), 0) FROM pack").fetchone()
+        self._stem = f"{0:08d}-r{row[0]}"
+
+    def move(self, blob: bytes, kind: int) -> None:
+        try:
+            content = self.store.reader.read(blob)
+        except StoreCorrupt:
+            # Damage is for `verify` to name; the pack stays as it is until then.
+            self.unmoved.add(self.store.reader.place(blob).pack)
+            return
+        if self._pack is None or self._pack.length > PACK_LIMIT:
+            self._end()
+            self._count += 1
+            name = f"{self._stem}-{self._count}"
+            self._pack = PackWriter(os.path.join(self.store.folder, b"packs"), name)
+            cursor = self.db.execute("INSERT INTO pack (name, length) VALUES (?, 0)", (name,))
+            self._id = int(cursor.lastrowid or 0)
+        offset = self._pack.append(kind, blob, content)
+        self.db.execute(
+            "UPDATE blob SET pack = ?, place = ? WHERE id = ?", (self._id, offset, blob)
+        )
+
+    def finish(self) -> None:
+        self._end()
+        sync_folder(os.path.join(self.store.folder, b"packs"))
+
+    def abandon(self) -> None:
+        if self._pack is not None:
+            self._pack.abandon()
+
+    def _end(self) -> None:
+        if self._pack is not None:
+            self._pack.close()
+            self.db.execute(
+                "UPDATE pack SET length = ? WHERE id = ?", (self._pack.length, self._id)
+            )
+            self._pack = None

@@ -1,0 +1,300 @@
+"""Taking a snapshot: roots, then databases, durable, then visible in one commit."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rollback.capture import Captured, KeepingResolver, capture_tree
+from rollback.errors import CaptureFailed, NoSpace, RollbackError, StoreCorrupt
+from rollback.failpoints import reach
+from rollback.inventory import EngineSettings, Inventory, database
+from rollback.model import Category, Operation, ResourceState, Skip, Snapshot
+from rollback.reports import SnapshotReport
+from rollback.resources.base import Resource, Root
+from rollback.resources.configuration import capture_variables
+from rollback.store.blobs import BlobWriter
+from rollback.store.catalog import storable
+from rollback.store.store import Store, document_stem, read_json
+from rollback.store.vault import StoreVault
+
+_CHECK = "sha256"
+Progress = Callable[[str, int, int], None] | None
+DATABASE_WAIT_S = 10.0
+_SKIPS_SHOWN = 20
+
+
+class SnapshotTaker:
+    """Takes one snapshot inside one transaction.
+
+    Args:
+        store: Where it goes; its lock is held.
+        settings: Project and command.
+        operation: The operation that takes it; the snapshot has its number.
+        newest: The newest snapshot, whose unchanged parts are taken over.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: EngineSettings,
+        operation: Operation,
+        newest: Snapshot | None,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.operation = operation
+        self.newest = newest
+        self.writer = BlobWriter(store.reader, f"{operation.seq:08d}")
+        self.states: list[ResourceState] = []
+        self.skips: list[Skip] = []
+        self.totals: dict[str, list[int]] = {}
+        self._databases: list[bytes] = []
+
+    def take(self, inventory: Inventory, *, kind: str, label: str) -> SnapshotReport:
+        """Capture everything in the inventory and commit it.
+
+        Raises:
+            CaptureFailed: Nothing of it is kept; the reason is named.
+            NoSpace: The disk is full; nothing of it is kept.
+        """
+        started = time.monotonic()
+        work = self.store.work(self.operation.seq)
+        with failing_as_capture(), self.store.catalog.transaction():
+            try:
+                self._capture_roots(inventory.roots, work)
+                self._capture_databases(inventory, work)
+                facts = self._facts(inventory)
+                self.skips += inventory.skipped
+                snapshot = self._snapshot(kind, label, facts)
+                commit_snapshot(self.store, self.writer, snapshot)
+            except BaseException:
+                self.writer.abandon()
+                raise
+        reach("snapshot.committed")
+        categories = {Category(k): (v[0], v[1]) for k, v in self.totals.items()}
+        elapsed_s = time.monotonic() - started
+        return SnapshotReport(snapshot, elapsed_s, self.writer.new_bytes, categories)
+
+    def allowance(self) -> int:
+        """Return how many bytes of content may still be kept."""
+        quota = self.settings.max_store_bytes - self.store.used() - self.writer.new_bytes
+        return max(0, min(quota, self.store.free() - 2 * self.store.reserve()))
+
+    def _capture_roots(self, roots: Sequence[Root], work: bytes) -> None:
+        for root in roots:
+            resolver = KeepingResolver(root, self.writer, work, self.allowance)
+            found = capture_tree(
+                root, self.store.catalog, self.store.reader.tree, resolver, update_index=True
+            )
+            self.states.append(tree_state(found))
+            self.skips += gather(found.skipped, found.root)
+            for category, (files, size) in found.totals.items():
+                self._count(category, files, size)
+            self._databases += _absolute(found)
+
+    def _capture_databases(self, inventory: Inventory, work: bytes) -> None:
+        paths = self._databases + [
+            os.fsencode(path) for path in inventory.databases if path.exists()
+        ]
+        project = os.path.realpath(os.fsencode(self.settings.project))
+        for path in dict.fromkeys(paths):
+            resource = database(path, project)
+            state, skips = capture_resource(resource, self.store, self.writer, work, self.newest)
+            self.states.append(state)
+            self.skips += skips
+            self._count(state.category.value, state.files, state.bytes)
+
+    def _count(self, category: str, files: int, size: int) -> None:
+        total = self.totals.setdefault(category, [0, 0])
+        total[0] += files
+        total[1] += size
+
+    def _facts(self, inventory: Inventory) -> dict[str, Any]:
+        settings = self.settings
+        variables = capture_variables(settings.environ, settings.variables, self.store.key())
+        return {
+            **inventory.facts,
+            "variables": variables,
+            "host": platform.node(),
+            "command": list(settings.command),
+        }
+
+    def _snapshot(self, kind: str, label: str, facts: Mapping[str, Any]) -> Snapshot:
+        return Snapshot(
+            self.operation.seq,
+            self.operation.id,
+            kind,
+            label,
+            time.time(),
+            os.path.realpath(self.settings.project),
+            tuple(self.states),
+            tuple(self.skips),
+            facts,
+        )
+
+
+@contextlib.contextmanager
+def failing_as_capture() -> Iterator[None]:
+    """Turn errors of the system into the engine's: nothing of the snapshot was kept.
+
+    Raises:
+        NoSpace: The disk is full.
+        CaptureFailed: Anything else of the system.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise NoSpace(
+                f"the snapshot could not be kept: {error.strerror}",
+                hint="free some space, or move the store with --store DIR",
+            ) from error
+        raise CaptureFailed(
+            f"the snapshot could not be taken: {error}",
+            hint="mend what the message names, then run the same command again",
+        ) from error
+
+
+def capture_resource(
+    resource: Resource,
+    store: Store,
+    writer: BlobWriter,
+    work: bytes,
+    newest: Snapshot | None,
+) -> tuple[ResourceState, tuple[Skip, ...]]:
+    """Capture one live resource; the blobs that it used are noted in its state."""
+    before = None if newest is None else state_named(newest, resource.resource, resource.name)
+    scratch = os.path.join(work, b"vault")
+    os.makedirs(scratch, mode=0o700, exist_ok=True)
+    vault = StoreVault(store.reader, writer, scratch)
+    try:
+        state, skips = resource.capture(vault, before)
+    except RollbackError as error:
+        raise CaptureFailed(f"{resource.name}: {error}", hint=error.hint) from error
+    used = vault.used
+    if not used and before is not None:
+        used = list(before.data.get("blobs", []))
+    return dataclasses.replace(state, data={**state.data, "blobs": used}), skips
+
+
+def commit_snapshot(store: Store, writer: BlobWriter, snapshot: Snapshot) -> None:
+    """Write a snapshot down, inside the caller's transaction: document, references, row."""
+    for state in snapshot.states:
+        for blob in blobs_of(state):
+            writer.refer(blob)
+    writer.finish()
+    document = dump(snapshot)
+    store.write_document(document_name(snapshot), document)
+    reach("snapshot.commit")
+    store.catalog.db.execute(
+        "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            snapshot.seq,
+            snapshot.id,
+            snapshot.kind,
+            storable(snapshot.label),
+            snapshot.created_at,
+            json.dumps(document),
+        ),
+    )
+
+
+def document_name(snapshot: Snapshot) -> str:
+    """Return the name of a snapshot's document."""
+    return document_stem(snapshot.seq, snapshot.kind)
+
+
+def blobs_of(state: ResourceState) -> list[bytes]:
+    """Return what a state refers to: its tree, or the blobs that its resource used."""
+    names = list(state.data.get("blobs", []))
+    if "tree" in state.data:
+        names.append(state.data["tree"])
+    return [bytes.fromhex(name) for name in names]
+
+
+def tree_state(found: Captured) -> ResourceState:
+    """Return the state of a captured file tree."""
+    root, meta = found.root, found.meta
+    xattrs = [[k.hex(), v.hex()] for k, v in meta.xattrs]
+    return ResourceState(
+        root.resource,
+        root.name,
+        root.category,
+        os.fsdecode(root.path),
+        sum(files for files, _ in found.totals.values()),
+        sum(size for _, size in found.totals.values()),
+        {
+            "parameters": dict(root.parameters),
+            "present": found.present,
+            "tree": found.tree.hex(),
+            "meta": [meta.mode, meta.uid, meta.gid, meta.mtime_ns, xattrs],
+            "links": [[os.fsdecode(path) for path in group] for group in found.links],
+            "totals": found.totals,
+            "facts": dict(root.facts),
+        },
+    )
+
+
+def gather(skips: Sequence[Skip], root: Root) -> list[Skip]:
+    """Return skips with long runs of one reason put together."""
+    by_reason: dict[tuple[str, str], list[Skip]] = {}
+    for skip in skips:
+        by_reason.setdefault((skip.why, skip.fix), []).append(skip)
+    result: list[Skip] = []
+    for (why, fix), group in by_reason.items():
+        if len(group) <= _SKIPS_SHOWN:
+            result += group
+        else:
+            what = f"{len(group)} files in {os.fsdecode(root.path)}, {group[0].what} among them"
+            result.append(Skip(what, why, fix))
+    return result
+
+
+def state_named(snapshot: Snapshot, resource: str, name: str) -> ResourceState | None:
+    """Return a snapshot's state of one resource, or None."""
+    for state in snapshot.states:
+        if state.resource == resource and state.name == name:
+            return state
+    return None
+
+
+def dump(snapshot: Snapshot) -> dict[str, Any]:
+    """Return a snapshot as JSON, with a digest of itself: it names paths that will be written."""
+    value: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(snapshot)))
+    return {**value, _CHECK: _digest(value)}
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def load(document: bytes | str) -> Snapshot:
+    """Return the snapshot that `dump` wrote.
+
+    Raises:
+        StoreCorrupt: It cannot be read, or is not what was written.
+    """
+    value = read_json(document)
+    if not isinstance(value, dict) or value.pop(_CHECK, None) != _digest(value):
+        raise StoreCorrupt(
+            "the record of a snapshot is not what was written", hint="guard verify --repair"
+        )
+    value["states"] = tuple(
+        ResourceState(**{**state, "category": Category(state["category"])})
+        for state in value["states"]
+    )
+    value["skipped"] = tuple(Skip(**skip) for skip in value["skipped"])
+    return Snapshot(**value)
+
+
+def _absolute(found: Captured) -> list[bytes]:
+    return [os.path.join(found.root.path, path) for path in found.databases]
