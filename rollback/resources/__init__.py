@@ -1,0 +1,1 @@
+"""Kinds of state that can be captured and put back, one a module."""

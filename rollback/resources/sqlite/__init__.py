@@ -1,0 +1,9 @@
+"""SQLite databases: captured consistently, put back under a live server."""
+
+from __future__ import annotations
+
+from rollback.resources.sqlite.files import is_sqlite
+from rollback.resources.sqlite.holders import SIDE_FILES, holders
+from rollback.resources.sqlite.resource import SqliteResource, describe_change
+
+__all__ = ["SIDE_FILES", "SqliteResource", "describe_change", "holders", "is_sqlite"]

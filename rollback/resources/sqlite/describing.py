@@ -1,0 +1,84 @@
+"""What changed in a database, in words that people read."""
+
+from __future__ import annotations
+
+from rollback.resources.sqlite.record import Facts, Mode, Record
+
+_SHOWN = 4
+_SHORT = 12
+
+
+def describe_records(old: Record, new: Record) -> str:
+    """Return what differs between two records: tables, rows, schema revision.
+
+    Args:
+        old: The state before.
+        new: The state after.
+
+    Returns:
+        Such as ``runs: 12 → 10 rows, alembic 4f… → 3a…``; empty when nothing differs.
+    """
+    if old.means(new) and old.is_exactly(new):
+        return ""
+    if old.mode is Mode.ABSENT:
+        return _appeared(new)
+    if new.mode is Mode.ABSENT:
+        return "is missing"
+    if Mode.RAW in {old.mode, new.mode}:
+        return _damage(old, new)
+    if old.means(new):
+        return "same content, other header or side files"
+    return ", ".join(_differences(old.facts, new.facts)) or "other content, same row counts"
+
+
+def _appeared(new: Record) -> str:
+    count = len(new.facts.tables)
+    return f"{count} table{'s' * (count != 1)}" if count else "is new"
+
+
+def _damage(old: Record, new: Record) -> str:
+    if new.mode is Mode.RAW and old.mode is not Mode.RAW:
+        return f"not readable by SQLite ({new.health})"
+    if old.mode is Mode.RAW and new.mode is not Mode.RAW:
+        return "readable by SQLite again"
+    return "other bytes, not readable by SQLite"
+
+
+def _differences(old: Facts, new: Facts) -> list[str]:
+    then, now = old.tables, new.tables
+    parts = []
+    if added := [name for name in now if name not in then]:
+        parts.append(_named("new", added))
+    if gone := [name for name in then if name not in now]:
+        parts.append(_named("gone", gone))
+    rows = [
+        f"{_safe(name)}: {before} → {now[name]} rows"
+        for name, before in then.items()
+        if name in now and None not in {before, now[name]} and before != now[name]
+    ]
+    # The schema's own bookkeeping says less than the revision that follows.
+    parts += rows[:_SHOWN]
+    if len(rows) > _SHOWN:
+        parts.append(f"rows of {len(rows) - _SHOWN} more tables")
+    if old.alembic != new.alembic:
+        parts.append(f"alembic {_revision(old.alembic)} → {_revision(new.alembic)}")
+    if old.user_version != new.user_version:
+        parts.append(f"user_version {old.user_version} → {new.user_version}")
+    if old.page_size != new.page_size:
+        parts.append(f"page size {old.page_size} → {new.page_size}")
+    return parts
+
+
+def _named(what: str, names: list[str]) -> str:
+    shown = ", ".join(_safe(name) for name in sorted(names)[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{what} table{'s' * (len(names) != 1)} {shown}{more}"
+
+
+def _revision(revision: str | None) -> str:
+    return "none" if revision is None else _safe(revision[:_SHORT])
+
+
+def _safe(name: str) -> str:
+    # A table can be called anything, a terminal's control sequence included.
+    return name if name.isprintable() else ascii(name)

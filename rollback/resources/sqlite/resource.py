@@ -1,0 +1,362 @@
+"""The SQLite database as a resource of the engine."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, ClassVar
+
+from rollback.errors import DrillFailed, RestoreIncomplete, StoreCorrupt
+from rollback.model import Category, ResourceState, Skip, Step
+from rollback.resources.base import Rehearsal, Vault
+from rollback.resources.sqlite import connection as sql
+from rollback.resources.sqlite.describing import describe_records
+from rollback.resources.sqlite.files import Files, image_of
+from rollback.resources.sqlite.holders import describe, holders
+from rollback.resources.sqlite.reading import Discard, Reader
+from rollback.resources.sqlite.record import Mode, Record
+from rollback.resources.sqlite.restoring import Restorer, build, remove
+
+KIND = "sqlite"
+_IN_THE_WAY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
+
+class SqliteResource:
+    """One SQLite file and what lies beside it.
+
+    Args:
+        path: The database; links on the way to it are resolved now, and never followed later.
+        name: Name that people read; unique in a snapshot.
+        category: Which of the six it belongs to.
+        wait_s: How long to wait for processes that keep it locked, in seconds.
+    """
+
+    resource: ClassVar[str] = KIND
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str,
+        category: Category = Category.DATABASES,
+        wait_s: float = 10.0,
+    ) -> None:
+        self.name = name
+        self.category = category
+        self.wait_s = wait_s
+        self.location = os.path.abspath(path)
+        self._path = os.fsencode(os.path.realpath(self.location))
+        self._seen: Record | None = None
+
+    @classmethod
+    def from_state(cls, state: ResourceState, *, wait_s: float = 10.0) -> SqliteResource:
+        """Return the resource that recorded a state.
+
+        Raises:
+            StoreCorrupt: The state is not one that this resource writes.
+        """
+        made = cls(Path(state.location), name=state.name, category=state.category, wait_s=wait_s)
+        made._path = os.fsencode(_record(state).path)
+        return made
+
+    def capture(
+        self, vault: Vault, previous: ResourceState | None
+    ) -> tuple[ResourceState, tuple[Skip, ...]]:
+        """Record the state as of now: one committed state, whoever writes meanwhile.
+
+        What is no database any more, or not yet, is recorded byte for byte, and said. A file
+        that vanished is recorded as absent.
+
+        Args:
+            vault: Where content goes.
+            previous: State of the same database in the newest snapshot.
+
+        Returns:
+            `previous` itself where nothing changed since, and what has to be said.
+        """
+        before = None if previous is None else _record(previous)
+        try:
+            with _opened(self._path) as files:
+                if files.is_file():
+                    files.try_reading()
+        except PermissionError as error:
+            return self._unreadable(error)
+        except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise
+            return self._state(Record(Mode.ABSENT, os.fsdecode(self._path))), ()
+        with _opened(self._path) as files:
+            if before is not None and previous is not None and _unchanged(before, files):
+                return previous, self._damage(before)
+            keep = _Keep(vault, None if before is None else before.blob or None)
+            reader = Reader(files, keep, vault.scratch, self.wait_s)
+            record = reader.read()
+        return self._state(record), (*reader.skips, *self._damage(record))
+
+    def _unreadable(self, error: OSError) -> tuple[ResourceState, tuple[Skip, ...]]:
+        record = Record(Mode.UNREADABLE, os.fsdecode(self._path))
+        why = f"it cannot be read: {error.strerror}"
+        fix = f"let this user read it (chmod u+r {self.location}), or exclude it"
+        return self._state(record), (Skip(self.name, why, fix),)
+
+    def plan(self, state: ResourceState, vault: Vault) -> tuple[Step, ...]:
+        """Return what a restore would change; reads only, empty where nothing differs."""
+        record = _record(state)
+        if record.mode is Mode.UNREADABLE:
+            return ()
+        live = self._live(record, vault)
+        if not _differs(record, live):
+            if record.mode is Mode.ABSENT or live.meta == record.meta:
+                return ()
+            return (Step("metadata", self.name, self.location),)
+        if record.mode is Mode.ABSENT:
+            detail = describe_records(record, live)
+            return (Step("remove", self.name, self.location, detail),)
+        detail = describe_records(live, record) + self._who()
+        return (Step("database", self.name, self.location, detail, record.size),)
+
+    def restore(self, state: ResourceState, vault: Vault) -> tuple[Skip, ...]:
+        """Make the live database equal `state`; killed at any moment, call it again.
+
+        Returns:
+            Who does not see it, because the file that they have open was deleted.
+
+        Raises:
+            RestoreIncomplete: It is kept locked, or something else is in its place; who and
+                what is named. The live database is whole: the old one, or already the new one.
+        """
+        record = _record(state)
+        if record.mode is Mode.UNREADABLE:
+            return ()
+        if record.mode is Mode.ABSENT:
+            self.remove(vault)
+            return ()
+        differs = _differs(record, self._live(record, vault))
+        with self._writable() as files:
+            restorer = Restorer(files, record, vault, self.wait_s)
+            restorer.clean()
+            if differs:
+                restorer.restore()
+            else:
+                files.set_metadata(record.meta)
+        return self._left_behind()
+
+    def remove(self, vault: Vault) -> None:  # noqa: ARG002 - of the protocol
+        """Make the database and its side files absent."""
+        try:
+            with _opened(self._path) as files:
+                remove(files)
+        except FileNotFoundError:
+            return
+
+    def verify(self, state: ResourceState, vault: Vault) -> None:
+        """Read the live database again and compare.
+
+        Raises:
+            RestoreIncomplete: It differs; the message says in what.
+        """
+        record = _record(state)
+        if record.mode is Mode.UNREADABLE:
+            return
+        live = self._live(record, vault, trust_signature=False)
+        if _differs(record, live):
+            raise RestoreIncomplete(
+                f"{self.location} is not what the snapshot holds: "
+                f"{describe_records(record, live)}{self._who()}",
+                hint="stop what writes to it, then run the rollback again",
+            )
+        if live.health not in {"ok", "unchecked", record.health}:
+            raise RestoreIncomplete(
+                f"{self.location} is damaged: {live.health}", hint="run the rollback again"
+            )
+
+    def rehearse(self, state: ResourceState, vault: Vault) -> Rehearsal:
+        """Restore into scratch, open and check it there, and say how long it took.
+
+        Raises:
+            DrillFailed: The copy is not what was captured, or SQLite does not accept it.
+        """
+        record = _record(state)
+        if record.mode in {Mode.ABSENT, Mode.UNREADABLE}:
+            return Rehearsal(0, 0, 0.0)
+        start = time.monotonic()
+        folder = tempfile.mkdtemp(prefix="sqlite-", dir=vault.scratch)
+        try:
+            path = build(record, vault, folder)
+            self._compare_copy(record, path)
+            if record.mode is not Mode.RAW:
+                self._open_copy(record, path)
+        finally:
+            shutil.rmtree(folder)
+        return Rehearsal(1 + len(record.sides), record.size, time.monotonic() - start)
+
+    def _left_behind(self) -> tuple[Skip, ...]:
+        """Name who goes on with a file that is not in the folder any more."""
+        ghosts = self._ghosts(holders(self._path, deleted=False))
+        if not ghosts:
+            return ()
+        who = describe(ghosts)
+        why = f"{who} still has a deleted file open and goes on with that"
+        return (
+            Skip(f"{self.name} in {who}", f"the database is back, but {why}", f"restart {who}"),
+        )
+
+    def _ghosts(self, users: list[tuple[int, str]]) -> list[tuple[int, str]]:
+        return [who for who in holders(self._path) if who not in users]
+
+    def _who(self) -> str:
+        """Name who has the database open, and who will not see it because theirs is gone."""
+        users = holders(self._path, deleted=False)
+        ghosts = self._ghosts(users)
+        said = f"; open in {describe(users)}" if users else ""
+        if ghosts:
+            said += f"; restart {describe(ghosts)}: it still has a deleted one open"
+        return said
+
+    def _damage(self, record: Record) -> tuple[Skip, ...]:
+        if record.health in {"ok", "unchecked"}:
+            return ()
+        return (
+            Skip(
+                f"the check of {self.name}",
+                f"SQLite finds it damaged or unfinished ({record.health});"
+                " its bytes are kept as they are",
+                f"look at it with sqlite3 {self.location} .recover, then take a snapshot again",
+            ),
+        )
+
+    def _compare_copy(self, record: Record, path: str) -> None:
+        pairs = [(path, record.image), *((path + s.suffix, s.image) for s in record.sides)]
+        for copy, image in pairs:
+            if image_of(copy) != image:
+                raise self._drill_failed("the copy differs from what was captured")
+
+    def _open_copy(self, record: Record, path: str) -> None:
+        try:
+            if record.mode is Mode.RECOVER:
+                sql.recover(path)
+                if record.recovered != image_of(path):
+                    raise self._drill_failed("SQLite recovers another state than at the capture")
+            with sql.connect(os.fsencode(path), "immutable") as db:
+                health = sql.check(db)
+        except (sql.NotReadable, sqlite3.Error) as error:
+            health = str(error)
+        # Where the capture had no time to check, the copy equals the source byte for byte: what
+        # is wrong with it is wrong with the source, and no reason to distrust the rollback.
+        if health not in {"ok", "unchecked"} and record.health == "ok":
+            raise self._drill_failed(health)
+
+    def _drill_failed(self, why: str) -> DrillFailed:
+        return DrillFailed(
+            f"the rehearsal of {self.location} failed: {why}",
+            hint="guard verify reads the whole store; then take a snapshot again",
+        )
+
+    def _live(self, record: Record, vault: Vault, *, trust_signature: bool = True) -> Record:
+        """Return the present state, read without keeping anything."""
+        try:
+            with _opened(self._path) as files:
+                # A plan, the plan that is carried out, and the restore ask one after the other:
+                # a large file is read once for all of them.
+                for known in (record, self._seen) if trust_signature else ():
+                    if known is not None and _unchanged(known, files):
+                        users = bool(holders(self._path, deleted=False))
+                        return replace(known, meta=files.metadata(), in_use=users)
+                self._seen = Reader(files, Discard(), vault.scratch, self.wait_s).read()
+                return self._seen
+        except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise
+            return Record(Mode.ABSENT, record.path)
+
+    @contextmanager
+    def _writable(self) -> Iterator[Files]:
+        try:
+            with _opened(self._path, create=True) as files:
+                yield files
+        except OSError as error:
+            if error.errno not in {errno.ENOTDIR, errno.ELOOP}:
+                raise
+            raise RestoreIncomplete(
+                f"a folder on the way to {self.location} is a link or a file now;"
+                " nothing was written through it",
+                hint="remove what is in the way, then run the rollback again",
+            ) from error
+
+    def _state(self, record: Record) -> ResourceState:
+        count = 0 if record.mode in {Mode.ABSENT, Mode.UNREADABLE} else 1 + len(record.sides)
+        return ResourceState(
+            self.resource, self.name, self.category, self.location, count, record.size,
+            record.to_json(),
+        )  # fmt: skip
+
+
+def describe_change(old: ResourceState, new: ResourceState) -> str:
+    """Return what differs between two states of a database: tables, rows, schema revision.
+
+    Returns:
+        Such as ``runs: 12 → 10 rows``; empty when nothing differs.
+    """
+    return describe_records(_record(old), _record(new))
+
+
+class _Keep:
+    """Hands the bytes to the vault."""
+
+    def __init__(self, vault: Vault, previous: str | None) -> None:
+        self._vault = vault
+        self._previous = previous
+
+    def pages(self, source: IO[bytes]) -> str:
+        return self._vault.put_pages(source, self._previous)
+
+    def file(self, source: IO[bytes]) -> str:
+        return self._vault.put_file(source)
+
+
+@contextmanager
+def _opened(path: bytes, *, create: bool = False) -> Iterator[Files]:
+    files = Files(path, create=create)
+    try:
+        yield files
+    finally:
+        files.close()
+
+
+def _record(state: ResourceState) -> Record:
+    try:
+        return Record.from_json(state.data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreCorrupt(
+            f"what the snapshot records of {state.location} cannot be read: {error!r}",
+            hint="guard verify",
+        ) from error
+
+
+def _unchanged(record: Record, files: Files) -> bool:
+    if not record.settled or record.mode in {Mode.ABSENT, Mode.UNREADABLE}:
+        return False
+    return files.signature() == record.signature
+
+
+def _differs(record: Record, live: Record) -> bool:
+    """Whether the live content has to be put back.
+
+    While others have it open (now, or when it was recorded through a log in use), the bytes
+    that SQLite itself changes in the header are not held against it.
+    """
+    if record.is_exactly(live):
+        return False
+    if live.in_use:
+        return not record.means(live)
+    through_log = record.in_use and record.mode is live.mode is Mode.DATABASE
+    same_mode = record.facts.journal_mode == live.facts.journal_mode
+    return not (through_log and same_mode and record.means(live))
