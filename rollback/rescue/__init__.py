@@ -1,0 +1,64 @@
+"""A way back that needs nothing installed: the engine as one file in the store.
+
+The run that guard watches can break guard itself, or delete the environment that it lives in.
+So the store holds `rescue.pyz`, a zip application of this package that any Python 3.11 runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rollback.failpoints import reach
+from rollback.store.store import Store, write_durably
+
+NAME = "rescue.pyz"
+_MAIN = b"from rollback.rescue.program import main\n\nmain()\n"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def write_rescue(store: Store) -> None:
+    """Write the rescue program into a store, where it is absent or older than this engine."""
+    package = Path(__file__).resolve().parent.parent
+    mark = _mark(package)
+    if (store.path / NAME).exists() and store.catalog.value("rescue") == mark:
+        return
+    reach("rescue.write")
+    write_durably(os.fsencode(store.path / NAME), build(package), "rescue.write")
+    with store.catalog.transaction():
+        store.catalog.set_value("rescue", mark)
+
+
+def build(package: Path) -> bytes:
+    """Return the zip application; equal sources give equal bytes.
+
+    Args:
+        package: The folder of the `rollback` package.
+    """
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), _MAIN)
+        for path in _sources(package):
+            info = zipfile.ZipInfo(str(Path("rollback") / path.relative_to(package)), _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, path.read_bytes())
+    return b"#!/usr/bin/env python3\n" + target.getvalue()
+
+
+def _sources(package: Path) -> Iterator[Path]:
+    yield from sorted(package.rglob("*.py"))
+
+
+def _mark(package: Path) -> str:
+    """Return what changes when the engine does: names, sizes and times of its sources."""
+    digest = hashlib.sha256()
+    with contextlib.suppress(OSError):
+        for path in _sources(package):
+            info = path.stat()
+            digest.update(f"{path.name} {info.st_size} {info.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
