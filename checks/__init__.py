@@ -1,0 +1,1 @@
+"""Input validation; it knows nothing of snapshots, commands or terminals."""
