@@ -1,0 +1,1 @@
+"""Where guard meets other tools: pre-commit, coding agents, CI."""

@@ -1,0 +1,117 @@
+"""Finds the folder that guard works on, also when the current folder is gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from rollback.store.placement import has_store
+from safeguards.errors import WrongUsage
+from safeguards.places import recall
+
+CONFIGURATION = "guard.toml"
+_PYPROJECT = "pyproject.toml"
+
+
+def current_folder(environ: Mapping[str, str]) -> Path:
+    """Return the current folder, or where it was if it has been removed.
+
+    Raises:
+        WrongUsage: It is gone and ``PWD`` does not say where it was.
+    """
+    try:
+        return Path(os.getcwd())
+    except FileNotFoundError:
+        here = _removed_folder() or environ.get("PWD", "")
+    if not os.path.isabs(here):
+        raise WrongUsage(
+            "the current folder does not exist any more",
+            hint="name the project: guard --project DIR …",
+        )
+    return Path(os.path.realpath(here))
+
+
+def find_project(asked: str | None, environ: Mapping[str, str], store: str | None = None) -> Path:
+    """Return the absolute path of the project.
+
+    The nearest parent with ``guard.toml``, ``[tool.guard]`` in ``pyproject.toml``, ``.git``,
+    or a store that was made for it (so that a removed project is found again); else the
+    current folder.
+
+    Args:
+        asked: What ``--project`` named, else None.
+        environ: For ``PWD``, ``HOME`` and where stores are.
+        store: What ``--store`` named, else None.
+
+    Raises:
+        WrongUsage: The folder does not exist and has no store, or is a whole system or home.
+    """
+    if asked is not None:
+        project = Path(os.path.realpath(os.path.expanduser(asked)))
+        if not project.is_dir() and not _is_known(project, environ, store):
+            what = "is not a folder" if project.exists() else "does not exist"
+            raise WrongUsage(
+                f"the project {project} {what}", hint="correct it: guard --project DIR …"
+            )
+        return _refuse_whole_homes(project, environ)
+    here = current_folder(environ)
+    for folder in (here, *here.parents):
+        if _is_marked(folder) or has_store(folder, environ):
+            return _refuse_whole_homes(folder, environ)
+    if not here.is_dir() and not _is_known(here, environ, store):
+        raise WrongUsage(
+            f"the current folder {here} does not exist any more",
+            hint="name the project: guard --project DIR …",
+        )
+    return _refuse_whole_homes(here, environ)
+
+
+def configuration_file(project: Path) -> Path | None:
+    """Return the file that configures guard for a project, or None."""
+    if (project / CONFIGURATION).is_file():
+        return project / CONFIGURATION
+    return project / _PYPROJECT if _has_tool_table(project) else None
+
+
+def _is_marked(folder: Path) -> bool:
+    return (
+        (folder / CONFIGURATION).is_file() or (folder / ".git").exists() or _has_tool_table(folder)
+    )
+
+
+def _has_tool_table(folder: Path) -> bool:
+    try:
+        text = (folder / _PYPROJECT).read_bytes()
+    except OSError:
+        return False
+    # Cheap first look; what it really says is read, strictly, by the configuration.
+    return any(line.strip().startswith(b"[tool.guard") for line in text.splitlines())
+
+
+def _is_known(project: Path, environ: Mapping[str, str], store: str | None) -> bool:
+    """Return whether the project may have a store although its folder is gone."""
+    named = (store, environ.get("GUARD_STORE"), recall(project, environ))
+    return any(place and (Path(place) / "STORE").exists() for place in named) or has_store(
+        project, environ
+    )
+
+
+def _refuse_whole_homes(project: Path, environ: Mapping[str, str]) -> Path:
+    """Refuse to take `/` or a home for a project unless it says that it is one."""
+    home = os.path.realpath(environ.get("HOME") or "/")
+    inside = str(project) == "/" or home == str(project) or home.startswith(f"{project}{os.sep}")
+    if inside and configuration_file(project) is None:
+        raise WrongUsage(
+            f"{project} is not a project: guard would have to keep all that is in it",
+            hint="change to the project's folder, or name it: guard --project DIR …",
+        )
+    return project
+
+
+def _removed_folder() -> str:
+    """Return where the current folder was, as the kernel remembers it (proc(5)); else empty."""
+    try:
+        return os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
+    except OSError:
+        return ""

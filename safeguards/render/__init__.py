@@ -1,0 +1,1 @@
+"""Draws each command's answer: one module a command, with `as_text` and `as_data`."""

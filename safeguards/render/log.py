@@ -1,0 +1,106 @@
+"""The log of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rollback.model import Operation
+from safeguards.output import Style, Tone, aligned, one_line
+from safeguards.render.paths import command_line
+from safeguards.units import iso_text, moment_text, seconds_text
+
+_COMMAND_WIDTH = 32
+_LEFT_OUT = frozenset({"owner", "child"})
+_TONES = {"failed": Tone.BAD, "interrupted": Tone.WARN, "running": Tone.WARN, "applying": Tone.WARN}
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Operations, newest first."""
+
+    operations: tuple[Operation, ...]
+
+
+def as_text(value: Log, style: Style) -> list[str]:
+    """Return a line for each operation."""
+    if not value.operations:
+        return ["nothing was done yet; guard run -- COMMAND takes the first snapshot"]
+    rows = [
+        (str(o.seq), o.id[:8], moment_text(o.started_at), o.kind, o.state, summary(o))
+        for o in value.operations
+    ]
+    lines = aligned(rows)
+    return [
+        style.paint(line, tone) if (tone := _TONES.get(operation.state)) else line
+        for line, operation in zip(lines, value.operations, strict=True)
+    ]
+
+
+def as_data(value: Log) -> dict[str, Any]:
+    """Return the operations as JSON."""
+    return {"operations": [operation_data(operation) for operation in value.operations]}
+
+
+def operation_data(operation: Operation) -> dict[str, Any]:
+    """Return one operation as JSON; what it recorded stands beside its own fields."""
+    recorded = {key: item for key, item in operation.data.items() if key not in _LEFT_OUT}
+    return {
+        **recorded,
+        "seq": operation.seq,
+        "id": operation.id,
+        "kind": operation.kind,
+        "state": operation.state,
+        "started_at": iso_text(operation.started_at),
+        "ended_at": None if operation.ended_at is None else iso_text(operation.ended_at),
+    }
+
+
+def run_line(operation: Operation) -> str:
+    """Return a run in one line: number, time, how it ended, command."""
+    return f"{operation.seq}, {moment_text(operation.started_at)}, {summary(operation)}"
+
+
+def summary(operation: Operation) -> str:
+    """Return what an operation was about, in a few words."""
+    data = operation.data
+    if operation.kind == "run":
+        return _run(operation)
+    if operation.kind in {"rollback", "undo", "redo"}:
+        took = data.get("elapsed_s")
+        time_text = f" in {seconds_text(float(took))}" if isinstance(took, (int, float)) else ""
+        steps = data.get("steps")
+        count = f", {steps} changes" if isinstance(steps, int) else ""
+        return f"to {data.get('target_seq', '?')}{time_text}{count}"
+    if operation.kind == "drill":
+        return _drill(data.get("drill"))
+    return one_line(str(data.get("label") or ""))
+
+
+def _run(operation: Operation) -> str:
+    data = operation.data
+    parts = [command_line(data.get("command", ()), _COMMAND_WIDTH)]
+    status = data.get("child_exit")
+    if isinstance(status, int):
+        parts.append(f"exit {status}")
+    elif operation.state in {"failed", "interrupted"}:
+        parts.append("not started" if not data.get("child") else operation.state)
+    changes = data.get("changes")
+    if isinstance(changes, Mapping) and any(changes.values()):
+        parts.append(", ".join(f"{number} {name}" for name, number in changes.items() if number))
+    if data.get("rolled_back"):
+        parts.append("rolled back")
+    if data.get("label"):
+        parts.append(one_line(repr(data["label"])))
+    return " · ".join(parts)
+
+
+def _drill(drill: Any) -> str:
+    if not isinstance(drill, Mapping):
+        return ""
+    verdict = "fits" if drill.get("passed") else "does not fit"
+    if drill.get("failures"):
+        return "not everything came back"
+    bound, budget = seconds_text(drill["bound_s"]), seconds_text(drill["budget_s"])
+    return f"{bound} of {budget}, {verdict}"

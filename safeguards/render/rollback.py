@@ -1,0 +1,104 @@
+"""A rollback, undo or redo: planned, or carried out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safeguards.output import Style, Tone, aligned, one_line
+from safeguards.record import skip_data
+from safeguards.render.paths import Row, gathered, short_path
+from safeguards.render.snapshot import skip_lines
+from safeguards.restoration import Restoration
+from safeguards.units import bytes_text, count_text, moment_text, seconds_text
+
+_MOST = 40
+_TONES = {"create": Tone.GOOD, "remove": Tone.BAD, "replace": Tone.WARN, "database": Tone.WARN}
+_AGAIN = {"rollback": "guard undo", "undo": "guard redo", "redo": "guard undo"}
+
+
+def as_text(value: Restoration, style: Style) -> list[str]:
+    """Return the plan, or what was done, how long it took, and how the probes ended."""
+    if value.elapsed_s is None:
+        return _plan(value, style)
+    lines = [*_done(value), *skip_lines((*value.unrestorable, *value.unchecked), style)]
+    for probe in value.probes:
+        verdict = (
+            style.paint("passed", Tone.GOOD) if probe.passed else style.paint("failed", Tone.BAD)
+        )
+        lines.append(
+            f"  probe {one_line(probe.name)}: {verdict} in {seconds_text(probe.elapsed_s)}"
+        )
+    lines += [f"  kept aside: {one_line(path)}" for path in value.kept_aside]
+    if value.revert_commit:
+        lines.append(f"  pushed commits reverted by {value.revert_commit[:12]}")
+    if value.steps:
+        lines.append(f"to take that back: {_AGAIN[value.kind]}")
+    return lines
+
+
+def _plan(value: Restoration, style: Style) -> list[str]:
+    state = f"snapshot {value.snapshot_seq} of {moment_text(value.taken_at)}"
+    if not value.steps:
+        return [f"nothing to put back: {_rest(value)} is as in {state}",
+                *skip_lines(value.unrestorable, style)]  # fmt: skip
+    rows = [Row(s.action, s.path, bytes_text(s.bytes) if s.bytes else "", s.detail)
+            for s in value.steps]  # fmt: skip
+    shown = rows if style.verbose else gathered(rows)[:_MOST]
+    cells = [(row.action, short_path(row.path), row.size, one_line(row.detail)) for row in shown]
+    lines = [f"to put back {state}:"]
+    lines += [
+        style.paint(line, tone) if (tone := _TONES.get(row.action)) else line
+        for line, row in zip(aligned(cells, "  "), shown, strict=True)
+    ]
+    hidden = len(rows) - sum(row.stands_for for row in shown)
+    if hidden:
+        lines.append(f"  and {hidden:,} more (-v shows all)")
+    size = sum(step.bytes for step in value.steps)
+    lines.append(f"{count_text(len(rows), 'change')}, {bytes_text(size)} to write")
+    return [*lines, *skip_lines(value.unrestorable, style)]
+
+
+def _rest(value: Restoration) -> str:
+    return "everything else" if value.unrestorable else "everything"
+
+
+def _done(value: Restoration) -> list[str]:
+    elapsed, budget = seconds_text(value.elapsed_s or 0.0), seconds_text(value.budget_s)
+    if not value.steps:
+        return [f"nothing to put back: {_rest(value)} is as in snapshot {value.snapshot_seq}"]
+    verified = "verified" if value.verified else "not verified"
+    changes = count_text(len(value.steps), "change")
+    state = f"snapshot {value.snapshot_seq}"
+    return [f"put back {changes} from {state} in {elapsed} of {budget}, {verified}"]
+
+
+def as_data(value: Restoration) -> dict[str, Any]:
+    """Return the plan and the outcome as JSON."""
+    return {
+        "kind": value.kind,
+        "snapshot_id": value.snapshot_id,
+        "snapshot_seq": value.snapshot_seq,
+        "undo_id": value.undo_id or None,
+        "dry_run": value.elapsed_s is None,
+        "plan": [
+            {
+                "action": step.action,
+                "resource": step.resource,
+                "path": step.path,
+                "detail": step.detail,
+                "bytes": step.bytes,
+            }
+            for step in value.steps
+        ],
+        "skipped": [skip_data(skip) for skip in (*value.unrestorable, *value.unchecked)],
+        "elapsed_s": value.elapsed_s,
+        "budget_s": value.budget_s,
+        "within_budget": value.within_budget,
+        "verified": value.verified,
+        "probes": [
+            {"name": p.name, "passed": p.passed, "elapsed_s": p.elapsed_s, "detail": p.detail}
+            for p in value.probes
+        ],
+        "kept_aside": list(value.kept_aside),
+        "revert_commit": value.revert_commit or None,
+    }

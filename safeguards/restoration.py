@@ -1,0 +1,201 @@
+"""Puts a state back around the engine: processes ended, services stopped, probes passed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rollback.model import Operation, Skip, Step
+from rollback.reports import RestorePlan
+from safeguards.config import Config
+from safeguards.output import Progress
+from safeguards.probes import ProbeResult, run_probes
+from safeguards.services import Services
+
+if TYPE_CHECKING:
+    from rollback.engine import Engine
+    from safeguards.supervisor import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """A rollback, undo or redo: planned, or carried out.
+
+    Attributes:
+        kind: ``rollback``, ``undo`` or ``redo``.
+        snapshot_id: What is put back.
+        snapshot_seq: Its sequence number.
+        taken_at: When it was taken, Unix time.
+        steps: What changes.
+        unrestorable: What is not as it was, and cannot be put back by guard.
+        budget_s: Seconds that it may take.
+        elapsed_s: Seconds that it took, probes included; None where it was only planned.
+        undo_id: What brings the displaced state back.
+        verified: Whether the result was read again and equals the snapshot.
+        probes: How the project's probes ended.
+        kept_aside: What was found changed meanwhile and is kept elsewhere.
+        broken: What is back as it was and does not work.
+        unchecked: What could not be found out about that.
+        problems: What went wrong beside it.
+        revert_commit: The commit that reverts what was pushed, empty for none.
+        interrupted: Whether somebody asked guard to end before all probes had been run.
+    """
+
+    kind: str
+    snapshot_id: str
+    snapshot_seq: int
+    taken_at: float
+    steps: tuple[Step, ...]
+    unrestorable: tuple[Skip, ...]
+    budget_s: float
+    elapsed_s: float | None = None
+    undo_id: str = ""
+    verified: bool = False
+    probes: tuple[ProbeResult, ...] = ()
+    kept_aside: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    unchecked: tuple[Skip, ...] = ()
+    problems: tuple[str, ...] = ()
+    revert_commit: str = ""
+    interrupted: bool = False
+
+    @property
+    def within_budget(self) -> bool | None:
+        """Whether it fitted the budget; None where it was only planned."""
+        return None if self.elapsed_s is None else self.elapsed_s <= self.budget_s
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the state is back, in time, and the project works."""
+        works = self.verified and self.within_budget and all(p.passed for p in self.probes)
+        return bool(works and not self.unrestorable and not self.interrupted)
+
+
+def planned(plan: RestorePlan, kind: str, budget_s: float) -> Restoration:
+    """Return a plan as something to show."""
+    snapshot = plan.snapshot
+    return Restoration(
+        kind,
+        snapshot.id,
+        snapshot.seq,
+        snapshot.created_at,
+        plan.steps,
+        plan.unrestorable,
+        budget_s,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What surrounds a restore.
+
+    Attributes:
+        config: The configuration before it.
+        environ: The environment of the user's command.
+        reload: Reads the configuration again, as the restored project has it.
+        progress: Called with progress, or None.
+    """
+
+    config: Config
+    environ: Mapping[str, str]
+    reload: Callable[[], Config]
+    progress: Progress | None = None
+
+
+def put_back(engine: Engine, plan: RestorePlan, kind: str, around: Around) -> Restoration:
+    """Carry a plan out, and hold it to the budget and the project's probes.
+
+    Raises:
+        RollbackError: As the engine raises; services are running again.
+    """
+    started = time.monotonic()
+    config = around.config
+    services = Services(config.services if plan.steps else (), config.project, around.environ)
+    from safeguards.supervisor import hold_signals  # noqa: PLC0415 - only where it is done
+
+    # A second Ctrl-C must not skip the journal: what has begun is completed, and quickly.
+    with services.stopped(), hold_signals():
+        outcome = engine.restore(plan, kind=kind, progress=around.progress)
+    # The probes are those of the state that is back, which may not be those of a minute ago.
+    restored = around.reload()
+    probes: list[ProbeResult] = []
+    interrupted = False
+    try:
+        probes = run_probes(restored.probes, config.project, around.environ)
+    except Exception:
+        raise
+    except BaseException:  # noqa: BLE001 - the state is back, which has to be said all the same
+        interrupted = True
+        services.problems.append("interrupted before all probes had passed")
+    before = planned(plan, kind, config.budget_s)
+    return Restoration(
+        kind=kind,
+        snapshot_id=outcome.snapshot_id,
+        snapshot_seq=before.snapshot_seq,
+        taken_at=before.taken_at,
+        steps=outcome.steps,
+        unrestorable=_distinct(outcome.skipped),
+        budget_s=config.budget_s,
+        elapsed_s=time.monotonic() - started,
+        undo_id=outcome.undo_id,
+        verified=outcome.verified,
+        probes=tuple(probes),
+        kept_aside=outcome.kept_aside,
+        broken=outcome.problems,
+        unchecked=outcome.unchecked,
+        problems=tuple(services.problems),
+        interrupted=interrupted,
+    )
+
+
+def not_restored(done: Restoration) -> str:
+    """Return one sentence about what is not as it was, although the rest is."""
+    number, first = len(done.unrestorable), done.unrestorable[0]
+    more = f" (and {number - 1} more)" if number > 1 else ""
+    return f"everything is back except {first.what}{more}: {first.why}"
+
+
+def end_leftovers(processes: Iterable[Process]) -> list[str]:
+    """End processes of a guarded command before its state is put back.
+
+    Returns:
+        Sentences about those that could not be ended.
+    """
+    chosen = tuple(processes)
+    if not chosen:
+        return []
+    from safeguards.supervisor import end_tree  # noqa: PLC0415 - only where some are left
+
+    return [
+        f"the process {process.pid} ({process.name}) does not end and may go on writing"
+        for process in end_tree(chosen)
+    ]
+
+
+def still_running(operation: Operation) -> Process | None:
+    """Return the command of a run whose guard died, where it still runs."""
+    child: Any = operation.data.get("child")
+    # A run that says "running" even after a recovery has a guard that looks after it.
+    if operation.state == "running" or not isinstance(child, Mapping):
+        return None
+    from safeguards.supervisor import Process, is_running  # noqa: PLC0415 - as above
+
+    try:
+        process = Process(int(child["pid"]), int(child["started_ticks"]), str(child["name"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return process if child.get("boot") == boot() and is_running(process) else None
+
+
+def boot() -> str:
+    """Return the id of this boot, so that a pid of an earlier one is not mistaken."""
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+    return ""
+
+
+def _distinct(skips: Iterable[Skip]) -> tuple[Skip, ...]:
+    return tuple(dict.fromkeys(skips))

@@ -1,0 +1,251 @@
+"""The three commands that put a state back: rollback, undo, redo."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rollback.errors import NothingToDo, RollbackError
+from rollback.model import Category, Operation, Snapshot
+from rollback.reports import RestorePlan, Selection
+from safeguards.config import Config
+from safeguards.errors import Interrupted, NothingToActOn, WrongUsage
+from safeguards.output import Answer, Problem
+from safeguards.project import current_folder
+from safeguards.restoration import (
+    Around,
+    Restoration,
+    end_leftovers,
+    not_restored,
+    planned,
+    put_back,
+    still_running,
+)
+from safeguards.session import Session, shell_word
+
+if TYPE_CHECKING:
+    from rollback.engine import Engine
+    from safeguards.reverting import Revert
+
+
+INCOMPLETE = 123
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for.
+
+    Attributes:
+        kind: ``rollback``, ``undo`` or ``redo``.
+        reference: The snapshot; None for the state before the newest run.
+        only: Names of categories.
+        paths: Paths as typed.
+        revert: Whether pushed commits are undone by a commit.
+        dry_run: Whether the plan is only shown.
+        yes: Whether nobody is asked.
+    """
+
+    kind: str
+    reference: str | None = None
+    only: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    revert: bool = False
+    dry_run: bool = False
+    yes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What is going to be done.
+
+    Attributes:
+        config: The configuration before it.
+        wish: What the user asked for.
+        plan: What the engine will do.
+        revert: Pushed commits that are undone afterwards, None for none.
+    """
+
+    config: Config
+    wish: Wish
+    plan: RestorePlan
+    revert: Revert | None
+
+
+def restore(session: Session, wish: Wish) -> Answer:
+    """Plan, ask where there is somebody to ask, put back, and say what came of it.
+
+    Raises:
+        WrongUsage: Nobody can be asked and `--yes` is missing; a path is outside.
+        RollbackError: As the engine raises.
+    """
+    config = session.configure(lenient=True)
+    with session.open_engine(config, create=False) as engine:
+        if not wish.dry_run:
+            for sentence in engine.recover():
+                session.terminal.warn(sentence)
+        snapshot, run = _target(engine, wish)
+        _refuse_other_project(snapshot, config)
+        plan = engine.plan(snapshot, _selection(session, config, engine, wish, snapshot))
+        shown = planned(plan, wish.kind, config.budget_s)
+        revert = _find_revert(session, config, snapshot) if wish.revert else None
+        if wish.dry_run:
+            return _answer_plan(session, wish, config, shown)
+        if plan.steps and not wish.yes:
+            declined = _ask(session, wish, config, shown)
+            if declined is not None:
+                return declined
+        child = None if run is None else still_running(run)
+        for problem in end_leftovers(() if child is None else (child,)):
+            session.terminal.warn(problem)
+        return _carry_out(session, engine, Decided(config, wish, plan, revert))
+
+
+def _target(engine: Engine, wish: Wish) -> tuple[Snapshot, Operation | None]:
+    """Return the state to go to, and the run whose command may still be at work."""
+    if wish.kind == "undo":
+        return engine.undo_target(), None
+    if wish.kind == "redo":
+        return engine.redo_target(), None
+    if wish.reference is not None:
+        snapshot = engine.find_snapshot(wish.reference)
+    try:
+        run = engine.last_run()
+    except NothingToDo:
+        if wish.reference is None:
+            raise
+        return snapshot, None
+    if wish.reference is None:
+        snapshot = engine.find_snapshot(str(run.data["snapshot_id"]))
+    return snapshot, run
+
+
+def _refuse_other_project(snapshot: Snapshot, config: Config) -> None:
+    """Refuse a snapshot of another project: a store that variables name may hold several."""
+    if Path(snapshot.project) != config.project:
+        other = shell_word(snapshot.project)
+        raise NothingToActOn(
+            f"snapshot {snapshot.seq} is of another project, {snapshot.project}",
+            hint=f"guard --project {other} rollback --to {snapshot.seq}",
+        )
+
+
+def _selection(
+    session: Session, config: Config, engine: Engine, wish: Wish, snapshot: Snapshot
+) -> Selection:
+    if wish.kind != "rollback":
+        return engine.selection_of(snapshot)
+    here = _here(session, config) if wish.paths else config.project
+    paths = tuple(os.fsencode(_inside(path, here, config)) for path in wish.paths)
+    return Selection(paths, frozenset(Category(name) for name in wish.only))
+
+
+def _here(session: Session, config: Config) -> Path:
+    """Return where typed paths start: the current folder, if it is in the project."""
+    here = current_folder(session.environ)
+    return here if config.project in (here, *here.parents) else config.project
+
+
+def _inside(path: str, here: Path, config: Config) -> str:
+    whole = os.path.normpath(here / path)
+    # The folder may be a link (or lie behind one); what the path itself names is left as it is.
+    parent = os.path.realpath(os.path.dirname(whole))
+    whole = os.path.join(parent, os.path.basename(whole))
+    roots = (config.project, *config.also)
+    if not any(root in (Path(whole), *Path(whole).parents) for root in roots):
+        raise WrongUsage(
+            f"{path} is not in the project {config.project}",
+            hint="name paths of the project: guard rollback --last PATH",
+        )
+    return whole
+
+
+def _answer_plan(session: Session, wish: Wish, config: Config, shown: Restoration) -> Answer:
+    command = session.guard_command(*_words(wish), config=config) if shown.steps else ""
+    return Answer(wish.kind, shown, next_command=command)
+
+
+def _ask(session: Session, wish: Wish, config: Config, shown: Restoration) -> Answer | None:
+    """Return an answer where it is not to be done."""
+    session.terminal.preview(Answer(wish.kind, shown))
+    command = session.guard_command(*_words(wish), "--yes", config=config)
+    if not session.terminal.interactive():
+        problem = Problem(WrongUsage.code, "nobody can be asked whether to do this", command)
+        return Answer(wish.kind, shown if session.terminal.json else None, 2, (problem,), command)
+    if session.terminal.ask("guard: put this back?"):
+        return None
+    problem = Problem("declined", "nothing was changed", command)
+    return Answer(wish.kind, None, 1, (problem,), command)
+
+
+def _words(wish: Wish) -> list[str]:
+    """Return the words that say the wish again."""
+    words = [wish.kind]
+    if wish.kind == "rollback":
+        words += ["--last"] if wish.reference is None else ["--to", shell_word(wish.reference)]
+    for name in wish.only:
+        words += ["--only", name]
+    if wish.revert:
+        words.append("--revert")
+    return [*words, *(shell_word(path) for path in wish.paths)]
+
+
+def _carry_out(session: Session, engine: Engine, decided: Decided) -> Answer:
+    config, wish, revert = decided.config, decided.wish, decided.revert
+
+    around = Around(
+        config,
+        session.environ,
+        lambda: session.configure(lenient=True),
+        session.terminal.progress(),
+    )
+    done = put_back(engine, decided.plan, wish.kind, around)
+    problems = _problems(done)
+    if revert is not None:
+        try:
+            done = replace(done, revert_commit=revert.commit())
+        except RollbackError as error:
+            problems.append(Problem(error.code, str(error), error.hint))
+    next_command = {"rollback": "undo", "undo": "redo", "redo": "undo"}[wish.kind]
+    status = 0 if done.succeeded and (revert is None or done.revert_commit) else 1
+    if done.interrupted:
+        status = Interrupted.exit_code
+    return Answer(
+        wish.kind,
+        done,
+        INCOMPLETE if done.unrestorable else status,
+        tuple(problems),
+        session.guard_command(next_command, config=config),
+        partial=bool(done.unrestorable),
+    )
+
+
+def _problems(done: Restoration) -> list[Problem]:
+    undo = "guard undo takes it back"
+    found = [Problem("not_restored", not_restored(done), s.fix) for s in done.unrestorable[:1]]
+    found += [
+        Problem("probe_failed", f"the probe {probe.name} failed: {probe.detail}", undo)
+        for probe in done.probes
+        if not probe.passed
+    ]
+    if not done.within_budget:
+        found.append(
+            Problem(
+                "over_budget",
+                f"it took {done.elapsed_s:.1f} s, more than the budget of {done.budget_s:g} s",
+                "guard drill names the slowest parts",
+            )
+        )
+    found += [
+        Problem("not_working", f"it is back as it was, and does not work: {line}", "guard status")
+        for line in done.broken
+    ]
+    found += [Problem("service", problem, "guard status") for problem in done.problems]
+    return found
+
+
+def _find_revert(session: Session, config: Config, snapshot: Snapshot) -> Revert | None:
+    from safeguards.reverting import find_revert  # noqa: PLC0415 - imports git
+
+    return find_revert(config.project, snapshot, session.environ)
