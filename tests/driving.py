@@ -1,0 +1,86 @@
+"""Driving the engine as a command does: one engine a verb, opened and closed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rollback.engine import Engine
+from rollback.folders import allow_many_files
+from rollback.inventory import EngineSettings
+from rollback.model import Snapshot
+from rollback.reports import RestoreOutcome, Selection, SnapshotReport
+
+# The engine raises limits when it is opened; hypothesis objects to what changes during a test.
+allow_many_files()
+
+
+class Project:
+    """A project and its store in one scratch folder.
+
+    Args:
+        base: Holds both; the project is made where absent.
+        name: Base name of the project's folder, any bytes.
+    """
+
+    def __init__(self, base: Path, name: bytes = b"project") -> None:
+        self.base = base
+        self.root = base / os.fsdecode(name)
+        self.store = base / "store"
+        self.root.mkdir(exist_ok=True)
+
+    @property
+    def path(self) -> bytes:
+        """The project as bytes."""
+        return os.fsencode(self.root)
+
+    def engine(self, *, create: bool = True) -> Engine:
+        """Open an engine."""
+        environ = {"HOME": str(self.base), "PATH": str(self.base / "bin")}
+        return Engine(EngineSettings(self.root, store=self.store, environ=environ), create=create)
+
+    def snapshot(self) -> SnapshotReport:
+        """Take a snapshot."""
+        with self.engine() as engine:
+            operation = engine.begin("snapshot", {})
+            try:
+                report = engine.snapshot(operation, kind="manual", label="")
+            except BaseException:
+                engine.finish(operation, "failed", {})
+                raise
+            engine.finish(operation, "done", {})
+            return report
+
+    def rollback(self, snapshot: Snapshot, selection: Selection | None = None) -> RestoreOutcome:
+        """Put a snapshot back."""
+        with self.engine() as engine:
+            return engine.restore(engine.plan(snapshot, selection or Selection()))
+
+    def undo(self) -> RestoreOutcome:
+        """Take the newest rollback back."""
+        with self.engine() as engine:
+            target = engine.undo_target()
+            return engine.restore(engine.plan(target, engine.selection_of(target)), kind="undo")
+
+    def redo(self) -> RestoreOutcome:
+        """Take the newest undo back."""
+        with self.engine() as engine:
+            target = engine.redo_target()
+            return engine.restore(engine.plan(target, engine.selection_of(target)), kind="redo")
+
+    def recover(self) -> list[str]:
+        """Finish or take back what died."""
+        with self.engine() as engine:
+            return engine.recover()
+
+
+@contextmanager
+def scratch_project(name: bytes = b"project") -> Iterator[Project]:
+    """Give a project in memory where there is a place for that, else on disk; gone afterwards."""
+    memory = "/dev/shm"
+    place = memory if os.access(memory, os.W_OK) and not os.environ.get("GUARD_TEST_DISK") else None
+    with tempfile.TemporaryDirectory(prefix="guard-", dir=place) as base:
+        yield Project(Path(base).resolve(), name)

@@ -1,0 +1,228 @@
+"""Two guards at once, owners that died, a clock that goes back, and an editor in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from driving import Project
+from manifest import assert_back, manifest
+from rollback import atomic
+from rollback.errors import RollbackError, StoreBusy
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A small project."""
+    made = Project(tmp_path.resolve())
+    (made.root / "file").write_text("before")
+    return made
+
+
+def _hold(project: Project) -> int:
+    """Let a child begin an operation and stay in it; return its pid once it has the lock."""
+    ready, done = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            engine = project.engine()
+            engine.begin("run", {"command": ["python", "train.py"]})
+            os.write(done, b"x")
+            time.sleep(60)
+        finally:
+            os._exit(1)
+    os.close(done)
+    assert os.read(ready, 1) == b"x"
+    os.close(ready)
+    return pid
+
+
+def test_a_second_guard_is_told_who_is_at_work(project: Project) -> None:
+    """The message names the pid; nothing is waited for."""
+    pid = _hold(project)
+    try:
+        started = time.monotonic()
+        with pytest.raises(StoreBusy, match=f"pid {pid}"):
+            project.snapshot()
+        assert time.monotonic() - started < 2
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_killed_owner_never_blocks(project: Project) -> None:
+    """The kernel gives the lock back; what died is told and ended."""
+    pid = _hold(project)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with project.engine() as engine:
+        assert [op["state"] for op in engine.status().unfinished] == ["running"]
+    assert len(project.recover()) == 1
+    project.snapshot()
+    with project.engine() as engine:
+        assert not engine.status().unfinished
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"not json", b"[]", b'{"pid": "x"}', b'{"pid": 1}', b"\xff" * 600, b"null"]
+)
+def test_what_the_lock_file_says_is_never_believed(project: Project, text: bytes) -> None:
+    """A fake owner blocks nobody, and a real one is named as far as it can be."""
+    project.snapshot()
+    (project.store / "lock").write_bytes(text)
+    project.snapshot()
+    pid = _hold(project)
+    try:
+        (project.store / "lock").write_bytes(text)
+        with pytest.raises(StoreBusy):
+            project.snapshot()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_reused_pid_is_not_taken_for_the_owner(project: Project) -> None:
+    """An operation whose pid runs something else now is dead all the same."""
+    with project.engine() as engine:
+        operation = engine.begin("run", {})
+        other = {**operation.data["owner"], "start": 1}
+        engine.update(operation, {"owner": other})
+        engine.store.lock.release()
+    with project.engine() as engine:
+        assert len(engine.status().unfinished) == 1
+
+
+def test_two_stores_made_at_once(project: Project) -> None:
+    """Processes that make the same store together all get it, or are told that it is busy."""
+    children = []
+    for _ in range(6):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                project.snapshot()
+                code = 0
+            except StoreBusy:
+                code = 0
+            except BaseException as error:  # noqa: BLE001 - told by its number
+                os.write(2, f"{error!r}\n".encode())
+            finally:
+                os._exit(code)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 6
+    project.snapshot()
+
+
+def test_the_children_of_a_killed_guard_hold_nothing(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers die with the process that started them: neither lock nor files are theirs."""
+    from faults.states import _few_files_fork  # noqa: PLC0415 - patches this test's engine only
+    from rollback import build, capture  # noqa: PLC0415
+
+    monkeypatch.setattr(build, "FORK_FILES", build.FORK_FILES)
+    monkeypatch.setattr(capture, "FORK_FILES", capture.FORK_FILES)
+    _few_files_fork()
+    for number in range(12):
+        (project.root / f"f{number}").write_text("x" * number)
+    pid = os.fork()
+    if pid == 0:
+        from rollback import failpoints  # noqa: PLC0415
+
+        failpoints._armed = [failpoints._Armed("worker.start:sleep")]
+        try:
+            project.snapshot()
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + 20
+    while not _children(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    time.sleep(0.2)
+    project.recover()
+    project.snapshot()
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_the_order_is_that_of_the_log_not_of_the_clock(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the clock set back a day, the newest snapshot is still the newest."""
+    first = project.snapshot().snapshot
+    (project.root / "file").write_text("second")
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 86_400)
+    wanted = manifest(project.root)
+    second = project.snapshot().snapshot
+    assert second.seq > first.seq
+    with project.engine() as engine:
+        assert engine.find_snapshot("last").id == second.id
+        assert engine.prune(keep_last=1).kept[0][0].id == second.id
+    (project.root / "file").write_text("third")
+    project.rollback(second)
+    assert_back(wanted, manifest(project.root))
+
+
+@pytest.mark.parametrize("how", ["in place", "renamed over"])
+def test_what_an_editor_saves_during_a_rollback_is_not_lost(
+    project: Project, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A file that changes after it was kept for the undo is kept aside, and named."""
+    taken = project.snapshot().snapshot
+    (project.root / "file").write_text("the run's")
+
+    def save() -> None:
+        if how == "in place":
+            (project.root / "file").write_text("just saved by an editor")
+        else:
+            (project.root / "new").write_text("just saved by an editor")
+            (project.root / "new").rename(project.root / "file")
+
+    todo: list[Callable[[], None]] = [save]
+
+    def reached(name: str) -> None:
+        if name == "restore.replace" and todo:
+            todo.pop()()
+
+    monkeypatch.setattr(atomic, "reach", reached)
+    outcome = project.rollback(taken)
+    assert (project.root / "file").read_text() == "before"
+    assert len(outcome.kept_aside) == 1
+    found = json.loads(json.dumps(outcome.kept_aside[0]))
+    assert "file" in found
+    kept = [p for p in project.store.rglob("*") if p.is_file() and not p.is_symlink()]
+    assert any(p.read_bytes() == b"just saved by an editor" for p in kept)
+
+
+def test_a_file_that_is_written_all_the_time_is_said(project: Project) -> None:
+    """A training run writes its log during the snapshot: taken, and named as unsteady."""
+    pid = os.fork()
+    if pid == 0:
+        number = 0
+        while True:
+            number += 1
+            with (project.root / "log").open("a") as file:
+                file.write(f"{number}\n" * 50)
+    try:
+        while not (project.root / "log").exists():
+            time.sleep(0.01)
+        for _ in range(5):
+            report = project.snapshot()
+            assert report.snapshot.states
+    except RollbackError as error:
+        pytest.fail(f"a writer stopped the snapshot: {error}")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

@@ -1,0 +1,108 @@
+"""Snapshot → anything → rollback is the identity; undo gives the damage back; redo takes it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from driving import Project, scratch_project
+from faults.cases import Case
+from faults.states import State, project_in
+from manifest import assert_back, manifest
+from rollback.capture import Job, KeepingResolver
+from rollback.reading import Kept
+from trees import Act, Step, carry_out, damage, owners, trees
+
+EXAMPLES = int(os.environ.get("GUARD_EXAMPLES", "120"))
+"""How many trees; the long run asks for thousands (docs/reliability.md)."""
+
+pytestmark = pytest.mark.timeout(120 + EXAMPLES)
+_SETTINGS = settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+_FEWER = settings(_SETTINGS, max_examples=max(10, EXAMPLES // 4))
+
+
+@_SETTINGS
+@given(tree=trees(), spoiling=damage())
+def test_rollback_is_the_identity(tree: list[Step], spoiling: list[Step]) -> None:
+    """Whatever the tree and whatever befell it, it is back; and so are undo and redo."""
+    with scratch_project() as project:
+        carry_out(project.path, tree)
+        before, owned = manifest(project.root), owners(project.path)
+        taken = project.snapshot().snapshot
+        assert_back(before, manifest(project.root))
+        carry_out(project.path, spoiling)
+        spoilt, spoilt_owners = manifest(project.root), owners(project.path)
+        outcome = project.rollback(taken)
+        assert outcome.verified
+        assert not outcome.skipped
+        assert_back(before, manifest(project.root))
+        assert owners(project.path) == owned
+        project.undo()
+        assert_back(spoilt, manifest(project.root))
+        assert owners(project.path) == spoilt_owners
+        project.redo()
+        assert_back(before, manifest(project.root))
+        assert owners(project.path) == owned
+
+
+@_FEWER
+@given(tree=trees(), spoiling=damage())
+def test_an_unprivileged_user_gets_everything_back(tree: list[Step], spoiling: list[Step]) -> None:
+    """Without root's rights too, as long as nothing is made unreadable."""
+    state = State("generated", lambda p: _readable(p, tree), lambda p: _readable(p, spoiling),
+                  unprivileged=True)  # fmt: skip
+    with project_in(state) as project:
+        case = Case(project, state)
+        case.must("making", state.make)
+        case.built = case.now()
+        case.must("the snapshot", lambda p: p.snapshot())
+        case.must("spoiling", state.spoil)
+        case.spoilt = case.now()
+        case.must("the rollback", _to_the_newest)
+        case.expect("after the rollback", case.built)
+        case.must("the undo", lambda p: p.undo())
+        case.expect("after the undo", case.spoilt)
+        assert not case.wrong
+
+
+def _to_the_newest(project: Project) -> None:
+    with project.engine() as engine:
+        snapshot = engine.find_snapshot("last")
+    project.rollback(snapshot)
+
+
+def _readable(project: Project, todo: list[Step]) -> None:
+    """Carry steps out that leave all files and folders readable to their owner."""
+    carry_out(project.path, [_open_to_owner(s) for s in todo if s.act is not Act.CHOWN])
+
+
+def _open_to_owner(step: Step) -> Step:
+    return Step(
+        step.act, step.one, step.two, step.name, step.content, step.mode | 0o500, step.mtime_ns
+    )
+
+
+@_FEWER
+@given(tree=trees())
+def test_a_second_snapshot_reads_nothing(tree: list[Step]) -> None:
+    """What did not change is not read again, wherever its times lie."""
+    with scratch_project() as project, pytest.MonkeyPatch.context() as patch:
+        carry_out(project.path, tree)
+        time.sleep(0.03)  # what is younger than the clock's grain is read again by design
+        project.snapshot()
+        read: list[bytes] = []
+        resolve = KeepingResolver.resolve
+
+        def counting(self: KeepingResolver, root_fd: int, jobs: list[Job]) -> list[Kept]:
+            read.extend(job.path for job in jobs)
+            return resolve(self, root_fd, jobs)
+
+        patch.setattr(KeepingResolver, "resolve", counting)
+        again = project.snapshot()
+        assert read == []
+        assert again.new_bytes == 0

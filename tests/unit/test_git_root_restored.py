@@ -1,0 +1,242 @@
+"""Repositories in every state, put back by the engine: files, references, index, stashes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gitrepo import commit, git, repository
+from manifest import assert_back, manifest
+from rollback.engine import Engine
+from rollback.inventory import EngineSettings
+from rollback.reports import Selection
+from rollback.resources.git import find_git
+from rollback.resources.git.verify import verify_git
+
+
+class Guarded:
+    """A project that was snapshotted, and what git says of it then."""
+
+    def __init__(self, project: Path, store: Path) -> None:
+        self.project = project
+        self.settings = EngineSettings(project, store, command=("true",))
+        with Engine(self.settings) as engine:
+            operation = engine.begin("snapshot", {})
+            self.snapshot = engine.snapshot(operation, kind="manual", label="").snapshot
+            engine.finish(operation, "done", {})
+        self.before = manifest(project)
+        self.said = self._say()
+
+    def _say(self) -> list[str]:
+        asked = (
+            ["status", "--porcelain=v2", "--branch", "--ignored"],
+            ["for-each-ref"],
+            ["stash", "list"],
+            ["reflog", "--all"],
+            ["worktree", "list", "--porcelain"],
+        )
+        return [git(self.project, "--no-optional-locks", *words, check=False) for words in asked]
+
+    def roll_back(self) -> None:
+        """Put the project back, and compare everything with what it was."""
+        with Engine(self.settings) as engine:
+            engine.restore(engine.plan(self.snapshot, Selection()))
+        assert_back(self.before, manifest(self.project))
+        assert self._say() == self.said
+        layout = find_git(self.project)
+        assert layout is not None
+        assert verify_git(layout).problems == ()
+
+    def undo(self) -> None:
+        """Take the rollback back."""
+        with Engine(self.settings) as engine:
+            target = engine.undo_target()
+            engine.restore(engine.plan(target, engine.selection_of(target)), kind="undo")
+
+
+def _busy(path: Path) -> Path:
+    """Make a repository whose HEAD, index and work tree differ, with stashes and odd files."""
+    repository(path)
+    for number in range(5):
+        commit(path, f"file{number}", f"content {number}\n")
+    (path / "train.py").write_text("stashed\n")
+    git(path, "stash", "--quiet")
+    (path / "file0").write_text("staged\n")
+    git(path, "add", "file0")
+    (path / "file0").write_text("edited\n")
+    (path / "untracked").write_text("untracked\n")
+    (path / ".gitignore").write_text("*.ckpt\n")
+    (path / "best.ckpt").write_text("weights\n")
+    (path / "empty").mkdir()
+    git(path, "tag", "v1", "HEAD~2")
+    return path
+
+
+def _destroy(path: Path) -> None:
+    """Incident 7."""
+    git(path, "rm", "-rfq", ".")
+    git(path, "clean", "-fdxq")
+    git(path, "stash", "clear")
+    git(path, "reflog", "expire", "--expire=now", "--all")
+    git(path, "gc", "--quiet", "--prune=now")
+
+
+def _rewrite(path: Path) -> None:
+    git(path, "commit", "--quiet", "-am", "new", "--allow-empty")
+    git(path, "branch", "another")
+    git(path, "tag", "-d", "v1")
+    git(path, "repack", "-adq", "--write-bitmap-index")
+    git(path, "multi-pack-index", "write")
+    git(path, "commit-graph", "write", "--reachable")
+    git(path, "switch", "--quiet", "--orphan", "void", check=False)
+    git(path, "config", "user.name", "somebody else")
+    (path / ".git" / "index.lock").touch()
+
+
+def _freshen(path: Path) -> None:
+    """Write content again that is in a pack: git touches the pack, through every hard link."""
+    git(path, "stash", "--quiet", "--include-untracked")
+    for number in range(5):
+        (path / "again").write_text(f"content {number}\n")
+        git(path, "add", "again")
+    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    for name in os.listdir(path):
+        entry = path / name
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _destroy,
+        _rewrite,
+        _remove,
+        _freshen,
+    ],
+)
+def test_a_busy_repository(tmp_path: Path, damage: Callable[[Path], None], *, packed: bool) -> None:
+    """Destroyed with git's own commands, rewritten, or removed: back, and undone again."""
+    path = _busy(tmp_path / "p")
+    if packed:
+        git(path, "gc", "--quiet")
+    guarded = Guarded(path, tmp_path / "store")
+    damage(guarded.project)
+    spoilt = manifest(guarded.project)
+    guarded.roll_back()
+    guarded.undo()
+    if damage not in {_remove, _freshen}:
+        assert_back(spoilt, manifest(guarded.project))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["merge", "other"], ["rebase", "other"], ["cherry-pick", "other"], ["bisect", "start"]],
+)
+def test_an_operation_under_way_can_go_on(tmp_path: Path, arguments: list[str]) -> None:
+    """Aborted during the run: conflict, state files and index are back."""
+    path = repository(tmp_path / "p")
+    git(path, "switch", "--quiet", "-c", "other")
+    commit(path, "train.py", "other\n")
+    git(path, "switch", "--quiet", "main")
+    commit(path, "train.py", "mine\n")
+    git(path, *arguments, check=False)
+    guarded = Guarded(path, tmp_path / "store")
+    git(path, *(["bisect", "reset"] if arguments[0] == "bisect" else [arguments[0], "--abort"]))
+    guarded.roll_back()
+    if arguments[0] != "bisect":
+        (path / "train.py").write_text("resolved\n")
+        git(path, "add", "train.py")
+        git(path, "-c", "core.editor=true", arguments[0], "--continue")
+
+
+def test_unborn_detached_and_sha256(tmp_path: Path) -> None:
+    """States without a branch, without a commit, and with long hashes."""
+    git(tmp_path, "init", "--quiet", "unborn")
+    (tmp_path / "unborn" / "staged").write_text("x")
+    git(tmp_path / "unborn", "add", "staged")
+    repository(tmp_path / "long", "--object-format=sha256")
+    detached = repository(tmp_path / "detached")
+    git(detached, "switch", "--quiet", "--detach")
+    for name in ("unborn", "long", "detached"):
+        guarded = Guarded(tmp_path / name, tmp_path / f"store-{name}")
+        git(guarded.project, "rm", "-rfq", "--cached", ".")
+        commit(guarded.project, "new", "new\n")
+        git(guarded.project, "gc", "--quiet", "--prune=now")
+        guarded.roll_back()
+
+
+def test_nested_repository_submodule_and_linked_worktree(tmp_path: Path) -> None:
+    """Incident 13: none of them disables anything, and each is back."""
+    path = _busy(tmp_path / "p")
+    repository(path / "nested")
+    git(path, "submodule", "--quiet", "add", str(repository(tmp_path / "lib")), "lib")
+    git(path, "worktree", "add", "--quiet", "linked")
+    guarded = Guarded(path, tmp_path / "store")
+    for inner in ("nested", "lib", "linked"):
+        commit(path / inner, "more", "more\n")
+        git(path / inner, "gc", "--quiet", "--prune=now")
+    git(path, "worktree", "remove", "--force", "linked")
+    shutil.rmtree(path / ".git" / "modules")
+    guarded.roll_back()
+    for inner in ("nested", "lib", "linked"):
+        assert git(path / inner, "status", "--porcelain") == ""
+        layout = find_git(path / inner)
+        assert layout is not None
+        assert verify_git(layout).problems == ()
+
+
+def test_a_clone_made_since_is_gone_as_a_whole(tmp_path: Path) -> None:
+    """Objects are kept for repositories that were there, not for new ones."""
+    path = repository(tmp_path / "p")
+    (path / "vendor").mkdir()
+    guarded = Guarded(path, tmp_path / "store")
+    git(path / "vendor", "clone", "--quiet", str(path), "cloned")
+    guarded.roll_back()
+    assert os.listdir(path / "vendor") == []
+    guarded.undo()
+    assert git(path / "vendor" / "cloned", "fsck") == ""
+
+
+def test_a_linked_worktree_as_the_project(tmp_path: Path) -> None:
+    """Its own branch and index are back; the main work tree, where work went on, is not moved."""
+    main = repository(tmp_path / "main")
+    git(main, "worktree", "add", "--quiet", "-b", "agent", "../agent")
+    commit(tmp_path / "agent", "a", "a\n")
+    guarded = Guarded(tmp_path / "agent", tmp_path / "store")
+    commit(guarded.project, "b", "b\n")
+    git(guarded.project, "tag", "wrong")
+    theirs = commit(main, "work", "went on\n")
+    (main / "staged").write_text("staged")
+    git(main, "add", "staged")
+    status = git(main, "status", "--porcelain")
+    with Engine(guarded.settings) as engine:
+        engine.restore(engine.plan(guarded.snapshot, Selection()))
+    assert_back(guarded.before, manifest(guarded.project))
+    assert git(guarded.project, "log", "--format=%s", "-1") == "a says a"
+    assert git(guarded.project, "tag") == ""
+    assert git(main, "rev-parse", "main") == theirs
+    assert git(main, "status", "--porcelain") == status
+    assert git(main, "fsck", "--no-dangling") == ""
+    guarded.undo()
+    assert git(guarded.project, "log", "--format=%s", "-1") == "b says b"
+
+
+def test_worktrees_outside_survive_the_loss_of_the_repository(tmp_path: Path) -> None:
+    """An `rm -rf .git` takes their state too; it is put back where nothing newer is there."""
+    path = repository(tmp_path / "p")
+    git(path, "worktree", "add", "--quiet", "../outside")
+    (tmp_path / "outside" / "new").write_text("x")
+    git(tmp_path / "outside", "add", "new")
+    status = git(tmp_path / "outside", "status", "--porcelain")
+    guarded = Guarded(path, tmp_path / "store")
+    shutil.rmtree(path / ".git")
+    guarded.roll_back()
+    assert git(tmp_path / "outside", "status", "--porcelain") == status

@@ -1,0 +1,194 @@
+"""The store by itself: packs, pages, transactions, and what a failed one leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rollback.errors import NothingToDo, StoreCorrupt, StoreUnusable
+from rollback.store.blobs import BlobWriter
+from rollback.store.catalog import BlobKind
+from rollback.store.packs import PackWriter, records
+from rollback.store.store import Store
+
+PAGE = 4096
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A new store."""
+    made = Store(tmp_path / "store", create=True)
+    yield made
+    made.close()
+
+
+def _kept(store: Store, stem: str, content: bytes) -> bytes:
+    blob = hashlib.sha256(content).digest()
+    with store.catalog.transaction():
+        writer = BlobWriter(store.reader, stem)
+        writer.add_packed(BlobKind.PACKED, blob, content)
+        writer.refer(blob)
+        writer.finish()
+    return blob
+
+
+def _paged(
+    store: Store, stem: str, content: bytes, before: bytes | None = None
+) -> tuple[bytes, int]:
+    with store.catalog.transaction():
+        writer = BlobWriter(store.reader, stem)
+        blob = writer.add_pages(io.BytesIO(content), before)
+        writer.refer(blob)
+        writer.finish()
+    return blob, writer.new_bytes
+
+
+def test_a_packed_blob_comes_back(store: Store) -> None:
+    """Written in one transaction, read in the next."""
+    blob = _kept(store, "00000001", b"content")
+    assert store.reader.read(blob) == b"content"
+
+
+@pytest.mark.parametrize("size", [0, 1, PAGE - 1, PAGE, PAGE + 1, 3 << 20, (1 << 20) + 5])
+def test_pages_come_back(store: Store, size: int) -> None:
+    """Streams of any length, whole pages or not."""
+    content = (os.urandom(997) * (size // 997 + 1))[:size]
+    blob, _ = _paged(store, "00000001", content)
+    target = io.BytesIO()
+    store.reader.copy_to(blob, target)
+    assert target.getvalue() == content
+
+
+def test_a_changed_page_costs_little_more_than_itself(store: Store) -> None:
+    """The reason for pages: one of 2,048 changed."""
+    content = bytearray(os.urandom(8 << 20))
+    before, first = _paged(store, "00000001", bytes(content))
+    content[5 << 20] ^= 1
+    after, second = _paged(store, "00000002", bytes(content), before)
+    assert first >= 8 << 20
+    assert second < 32 * 1024
+    target = io.BytesIO()
+    store.reader.copy_to(after, target)
+    assert target.getvalue() == bytes(content)
+
+
+def _fail_in_the_middle(store: Store, blob: bytes, content: bytes) -> None:
+    with store.catalog.transaction():
+        writer = BlobWriter(store.reader, "00000001")
+        writer.add_packed(BlobKind.PACKED, blob, content)
+        writer.settle()
+        assert store.reader.read(blob) == content
+        writer.abandon()
+        raise ZeroDivisionError
+
+
+def test_a_failed_transaction_leaves_nothing_that_is_read_later(store: Store) -> None:
+    """Its pack numbers are given again: what was open under one of them must not be read."""
+    first = b"first content"
+    lost = hashlib.sha256(first).digest()
+
+    with pytest.raises(ZeroDivisionError):
+        _fail_in_the_middle(store, lost, first)
+    kept = _kept(store, "00000002", b"OTHER content, and longer than the first one was")
+    assert store.reader.read(kept).startswith(b"OTHER")
+    with pytest.raises(StoreCorrupt):
+        store.reader.read(lost)
+
+
+def test_a_pack_can_be_read_without_the_catalog(tmp_path: Path) -> None:
+    """Its heads are enough; a pack cut short says so."""
+    pack = PackWriter(os.fsencode(tmp_path), "p")
+    contents = [b"one", b"", b"three" * 1000]
+    offsets = [pack.append(1, hashlib.sha256(c).digest(), c) for c in contents]
+    pack.close()
+    path = tmp_path / "p.pack"
+    with path.open("rb") as file:
+        found = list(records(file.fileno()))
+        assert [(at, length) for _, _, at, length in found] == list(
+            zip(offsets, map(len, contents), strict=True)
+        )
+    os.truncate(path, path.stat().st_size - 1)
+    with path.open("rb") as file, pytest.raises(StoreCorrupt):
+        list(records(file.fileno()))
+
+
+def test_an_abandoned_pack_is_gone(tmp_path: Path) -> None:
+    """Neither its name nor its partial file stays."""
+    pack = PackWriter(os.fsencode(tmp_path), "p")
+    pack.append(1, b"\0" * 32, b"x")
+    pack.abandon()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_values_of_any_name(store: Store) -> None:
+    """Keys and values that hold bytes of a path in no encoding."""
+    store.catalog.set_value("drill:\udcff", "a\udc80")
+    assert store.catalog.value("drill:\udcff") == "a\\udc80"
+    assert store.catalog.value("absent", "default") == "default"
+
+
+def test_a_transaction_is_all_or_nothing(store: Store) -> None:
+    """An error in it takes everything back."""
+
+    def change() -> None:
+        with store.catalog.transaction():
+            store.catalog.set_value("a", "1")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        change()
+    assert store.catalog.value("a") == ""
+
+
+def test_strays_are_found_and_swept(store: Store) -> None:
+    """What dead processes left; what is in use or of an open operation stays."""
+    operation = store.begin("run", {})
+    for name in ("00000099", "drill-999999999", f"drill-{os.getpid()}", "mend-x"):
+        (store.path / "work" / name).mkdir()
+    (store.path / "packs" / "00000001-0.pack.tmp").touch()
+    (store.path / "snapshots" / "00000001.json.tmp").touch()
+    store.sweep()
+    left = sorted(path.name for path in (store.path / "work").iterdir())
+    assert left == sorted([f"{operation.seq:08d}", f"drill-{os.getpid()}"])
+    assert not list((store.path / "packs").iterdir())
+    assert not list((store.path / "snapshots").iterdir())
+
+
+def test_a_folder_of_something_else_is_no_store(tmp_path: Path) -> None:
+    """Not even an empty-looking one of another program."""
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(StoreUnusable, match="not empty"):
+        Store(tmp_path, create=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_store_of_another_format_is_refused(tmp_path: Path) -> None:
+    """Whatever a later version writes, this one does not touch."""
+    Store(tmp_path / "s", create=True).close()
+    (tmp_path / "s/STORE").write_bytes(b"guard store 2\n")
+    with pytest.raises(StoreUnusable, match="format"):
+        Store(tmp_path / "s", create=True)
+
+
+def test_no_store_is_made_for_those_who_only_look(tmp_path: Path) -> None:
+    """``guard log`` in a fresh project leaves nothing behind."""
+    with pytest.raises(NothingToDo):
+        Store(tmp_path / "s", create=False)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 5000, b"SQLite format 3\0" + b"\xff" * 4080])
+def test_a_catalog_that_is_none_is_said(tmp_path: Path, content: bytes) -> None:
+    """An empty one is made anew, any other is damaged, and never a traceback."""
+    Store(tmp_path / "s", create=True).close()
+    (tmp_path / "s/catalog.db").write_bytes(content)
+    if not content:
+        Store(tmp_path / "s", create=True).close()
+        return
+    with pytest.raises(StoreCorrupt, match="catalog"):
+        Store(tmp_path / "s", create=True)
