@@ -107,7 +107,20 @@ def _answer_for(session: Session, error: BaseException) -> Answer:
             Interrupted.code, f"ended by {name}", "guard status says what is unfinished"
         )
         return Answer(verb, None, 128 + error.number, (problem,))
-    return Answer(verb, None, INTERNAL, (_crash_problem(session, error),))
+    return _answer_for_unexpected(session, error)
+
+
+def _answer_for_unexpected(session: Session, error: BaseException) -> Answer:
+    """Answer for an error of nobody's: the request to end behind it, else guard failed.
+
+    A library's clean-up may fail because it was interrupted; the interrupt is then the cause.
+    """
+    behind = error.__context__
+    while behind is not None:
+        if isinstance(behind, (KeyboardInterrupt, Terminated)):
+            return _answer_for(session, behind)
+        behind = behind.__context__
+    return Answer(session.verb, None, INTERNAL, (_crash_problem(session, error),))
 
 
 def _usage_problem(error: click.UsageError, verb: str) -> Problem:

@@ -42,11 +42,16 @@ def build(package: Path) -> bytes:
     """
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), _MAIN)
-        for path in _sources(package):
-            info = zipfile.ZipInfo(str(Path("rollback") / path.relative_to(package)), _EPOCH)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, path.read_bytes())
+        try:
+            archive.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), _MAIN)
+            for path in _sources(package):
+                info = zipfile.ZipInfo(str(Path("rollback") / path.relative_to(package)), _EPOCH)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, path.read_bytes())
+        except BaseException:
+            # An interrupt inside a member: closing would raise, and hide why this ends.
+            archive.fp = None
+            raise
     return b"#!/usr/bin/env python3\n" + target.getvalue()
 
 

@@ -32,6 +32,18 @@ CASES = [
     (OSError(28, "No space left on device", "/x"), 125),
     (SystemExit(3), 125),
 ]
+REQUESTS: list[tuple[BaseException, int]] = [
+    (KeyboardInterrupt(), 130),
+    (main.Terminated(signal.SIGTERM), 143),
+]
+
+
+def _raised_while(request: BaseException) -> BaseException:
+    """Return an error that a clean-up raised while a request to end was under way."""
+    error = ValueError("a clean-up failed")
+    error.__context__ = OSError("and another before it")
+    error.__context__.__context__ = request
+    return error
 
 
 @pytest.fixture
@@ -45,6 +57,16 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Raise:
         monkeypatch.setattr(main, "_invoke", invoke)
 
     return arm
+
+
+@pytest.mark.parametrize(("request_", "status"), REQUESTS, ids=lambda value: type(value).__name__)
+def test_a_clean_up_that_fails_does_not_hide_a_request_to_end(
+    request_: BaseException, status: int, failing: Raise, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The person pressed Ctrl-C; that a library stumbled over it is no failure of guard."""
+    failing(_raised_while(request_))
+    assert main.execute(Session(), ["log"]) == status
+    assert "failed" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("error", "status"), CASES, ids=lambda value: type(value).__name__)
