@@ -167,7 +167,8 @@ def index_row(
     """Return the row by which the index will know a folder that was built.
 
     Files kept by their inode are held against size, mtime and inode alone: linking changes
-    their ctime. What is younger than `horizon_ns` will be read again.
+    their ctime. What is younger than `horizon_ns` will be read again. Elsewhere the ctime alone
+    tells the age: nobody can set it, while an mtime may lie in any century.
     """
     folders = [i for i, info in enumerate(folder.infos) if stat.S_ISDIR(info.st_mode)]
     signatures, ctimes = sign(folder.names, folder.infos, folders, folder.xattrs)
@@ -178,7 +179,7 @@ def index_row(
             ctimes[index] = NO_CTIME
         elif index in folder.linked:
             ctimes[index] = _RACY if info.st_mtime_ns >= horizon_ns else NO_CTIME
-        elif max(info.st_mtime_ns, info.st_ctime_ns) >= horizon_ns:
+        elif info.st_ctime_ns >= horizon_ns:
             ctimes[index] = _RACY
     children = b"".join(
         child if isinstance(child, bytes) else child.tree for child in folder.children.values()
