@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import stat
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,8 @@ from rollback.errors import StoreUnusable
 
 FORMAT = b"guard store 1\n"
 PRIVATE = 0o700
+_GET_FLAGS, _SET_FLAGS, _TOP_OF_TREE = 0x80086601, 0x40086602, 0x00020000
+"""FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_TOPDIR_FL of linux/fs.h, on machines of 64 bits."""
 FOLDERS = ("packs", "loose", "links", "snapshots", "work", "log")
 
 
@@ -74,13 +79,34 @@ def prepare(path: Path) -> None:
             os.chmod(path, PRIVATE)
         _mark(path)
         for folder in FOLDERS:
+            new = not (path / folder).exists()
             os.makedirs(path / folder, mode=PRIVATE, exist_ok=True)
             os.chmod(path / folder, PRIVATE)
+            if new and folder == "work":
+                _spread_out(path / folder)
     except OSError as error:
         raise StoreUnusable(
             f"the store {path} cannot be used: {error.strerror}",
             hint="name another place with --store DIR or GUARD_STORE",
         ) from error
+
+
+def _spread_out(folder: Path) -> None:
+    """Let ext4 put each folder that is made in here into another part of the disk (chattr +T).
+
+    ext4 does not give an inode again for minutes after its file was removed, and looks at each
+    such inode when it needs a new one nearby. What is rehearsed and thrown away again and again
+    in one place made creating a file twenty times slower. Elsewhere this does nothing.
+    """
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flags = array("l", [0])
+            fcntl.ioctl(fd, _GET_FLAGS, flags)
+            flags[0] |= _TOP_OF_TREE
+            fcntl.ioctl(fd, _SET_FLAGS, flags)
+        finally:
+            os.close(fd)
 
 
 def _refuse_foreign(path: Path, info: os.stat_result) -> None:
