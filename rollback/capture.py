@@ -29,14 +29,13 @@ from rollback.reading import (
     keep_small,
 )
 from rollback.resources.base import Root
-from rollback.store.blobs import BlobWriter
-from rollback.store.catalog import Catalog, Place, storable
-from rollback.store.codec import EMPTY_TREE, references
+from rollback.store.blobs import BlobReader, BlobWriter
+from rollback.store.catalog import BlobKind, Catalog, Place, storable
+from rollback.store.codec import EMPTY_TREE, decode_entry, encode_entry, record_name
 from rollback.walk import (
     Walked,
     Walker,
     bare,
-    count,
     has_sqlite_magic,
     open_root,
 )
@@ -45,6 +44,7 @@ FORK_FILES = 1_500
 FORK_BYTES = 48 << 20
 _FILE_COST = 60_000
 """What opening a file costs, expressed in bytes of hashing."""
+_UNCOUNTED = (Kind.DIRECTORY, Kind.DATABASE, Kind.UNPROTECTED)
 
 Progress = Callable[[str, int, int], None]
 
@@ -69,8 +69,8 @@ class Resolver(Protocol):
     def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
         """Return what became of each file, in order."""
 
-    def add_tree(self, entries: list[Entry]) -> bytes:
-        """Keep a directory record and return its id."""
+    def add_tree(self, records: list[bytes]) -> bytes:
+        """Keep a directory of sorted records and return its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,7 @@ class Captured:
 
 def capture_tree(
     root: Root,
-    catalog: Catalog,
-    read_tree: Callable[[bytes], list[Entry]],
+    reader: BlobReader,
     resolver: Resolver,
     *,
     update_index: bool,
@@ -114,8 +113,8 @@ def capture_tree(
 
     Args:
         root: What to capture; an absent folder is captured as absent.
-        catalog: For the index of the live state; inside a transaction where it is updated.
-        read_tree: Returns the entries of a known tree.
+        reader: The store, which has the index of the live state; its catalog is inside a
+            transaction where that is updated.
         resolver: What becomes of changed files.
         update_index: Whether the index shall describe what was found from now on.
     """
@@ -124,8 +123,8 @@ def capture_tree(
         fd = open_root(root.path)
     except (FileNotFoundError, NotADirectoryError):
         return _absent(root)
-    builder = _Builder(root, catalog, resolver, update_index=update_index)
-    walker = Walker(root, catalog, read_tree, builder.flush)
+    builder = _Builder(root, reader.catalog, resolver, update_index=update_index)
+    walker = Walker(root, reader, builder.flush)
     builder.horizon_ns = walker.horizon_ns
     try:
         builder.root_fd = fd
@@ -167,6 +166,7 @@ class _Builder:
         self.db = catalog.db
         self.resolver = resolver
         self.update_index = update_index
+        self.category = None if root.resource == "files" else root.category
         self.root_fd = -1
         self.horizon_ns = 0
         self.totals: dict[str, list[int]] = {}
@@ -178,7 +178,7 @@ class _Builder:
         jobs = [
             Job(folder, index, join(folder.path, folder.names[index]))
             for folder in folders
-            for index, entry in enumerate(folder.entries)
+            for index, entry in folder.fresh.items()
             if entry is None
         ]
         self.read += len(jobs)
@@ -202,32 +202,34 @@ class _Builder:
     def _fill(self, job: Job, kept: Kept) -> None:
         folder, index = job.folder, job.index
         info = kept.info or folder.infos[index]
-        folder.infos[index] = info
-        folder.entries[index] = bare(
-            folder.names[index], kept.kind, info, ref=kept.ref, xattrs=kept.xattrs
-        )
-        if kept.place is not None and kept.place.kind.name == "INODE":
-            folder.linked.add(index)
+        entry = bare(folder.names[index], kept.kind, info, ref=kept.ref, xattrs=kept.xattrs)
+        linked = kept.place is not None and kept.place.kind is BlobKind.INODE
+        folder.settle(index, info, entry, linked=linked)
         if kept.note:
             folder.notes.unkept.append([os.fsdecode(folder.names[index]), kept.note])
 
     def _build(self, folder: Folder) -> None:
-        entries: list[Entry] = []
-        category = None if self.root.resource == "files" else self.root.category
-        for index, entry in enumerate(folder.entries):
-            if entry is None:
-                continue
-            if entry.kind is Kind.DIRECTORY:
-                child = folder.children[index]
-                tree = child if isinstance(child, bytes) else child.tree
-                entry = entry._replace(ref=tree)  # noqa: PLW2901 - the entry, now complete
-            elif entry.kind is Kind.DATABASE:
-                folder.notes.databases.append(os.fsdecode(entry.name))
-            elif entry.kind is not Kind.UNPROTECTED:
-                path = join(folder.path, entry.name)
-                count(folder.notes, category or categorize(path), entry.size)
-            entries.append(entry)
-        folder.tree = self.resolver.add_tree(entries)
+        records = folder.records
+        for index, child in folder.children.items():
+            entry = bare(
+                folder.names[index],
+                Kind.DIRECTORY,
+                folder.infos[index],
+                ref=child if isinstance(child, bytes) else child.tree,
+                xattrs=folder.xattrs.get(index, ()),
+            )
+            records[index] = encode_entry(entry)
+        for index, fresh in folder.fresh.items():
+            if fresh is not None:
+                records[index] = encode_entry(fresh)
+                self._count(folder, fresh, 1)
+        for record in folder.gone:
+            self._count(folder, decode_entry(record), -1)
+        built = [record for record in records if record is not None]
+        folder.notes.databases += [
+            os.fsdecode(record_name(record)) for record in built if record[0] == Kind.DATABASE
+        ]
+        folder.tree = self.resolver.add_tree(built)
         for name in folder.notes.databases:
             self.databases.append(join(folder.path, os.fsencode(name)))
         for name, why in folder.notes.unkept:
@@ -236,6 +238,12 @@ class _Builder:
             total = self.totals.setdefault(name, [0, 0])
             total[0] += files
             total[1] += size
+
+    def _count(self, folder: Folder, entry: Entry, sign: int) -> None:
+        """Count a file that is new in a folder, or gone from it."""
+        if entry.kind not in _UNCOUNTED:
+            category = self.category or categorize(join(folder.path, entry.name))
+            folder.notes.count(category, sign * entry.size, sign)
 
 
 def _unkept(root: Root, path: bytes, why: str) -> Skip:
@@ -277,9 +285,9 @@ class KeepingResolver:
         self.allowance = allowance
         self._same_device: bool | None = None
 
-    def add_tree(self, entries: list[Entry]) -> bytes:
-        """Keep a directory record and count what it refers to."""
-        return self.writer.add_tree(entries, references(entries))
+    def add_tree(self, records: list[bytes]) -> bytes:
+        """Keep a directory of sorted records and count what it refers to."""
+        return self.writer.add_tree(records)
 
     def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
         """Keep each file: small ones packed, large ones as files, others by a link."""

@@ -50,7 +50,7 @@ def _tree_changes(
     project = os.fsencode(old.project)
     if new is None:
         live = Present(target.root, store.reader)
-        for pair in Comparison(live.load, expand=True).compare(target.tree, live.tree):
+        for pair in Comparison(live.records, expand=True).compare(target.tree, live.tree):
             same = (
                 pair.old is not None
                 and pair.new is not None
@@ -63,7 +63,7 @@ def _tree_changes(
         return
     other = state_named(new, state.resource, state.name)
     tree = EMPTY_TREE if other is None else bytes.fromhex(other.data["tree"])
-    for pair in Comparison(store.reader.tree, expand=True).compare(target.tree, tree):
+    for pair in Comparison(store.reader.records, expand=True).compare(target.tree, tree):
         yield from _change(target.root, pair, project, same=_same_ref(pair))
 
 
@@ -133,5 +133,5 @@ def _added_state(store: Store, state: ResourceState) -> Iterator[Change]:
         return
     root = root_from(state)
     tree = bytes.fromhex(state.data["tree"])
-    for pair in Comparison(store.reader.tree, expand=True).compare(EMPTY_TREE, tree):
+    for pair in Comparison(store.reader.records, expand=True).compare(EMPTY_TREE, tree):
         yield from _change(root, pair, b"", same=False)

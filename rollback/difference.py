@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from rollback.folders import join
 from rollback.model import Entry, Kind
-from rollback.store.codec import EMPTY_TREE
+from rollback.store.codec import EMPTY_TREE, decode_entry
 
 Load = Callable[[bytes], list[Entry]]
+Records = Callable[[bytes], list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,12 @@ class Comparison:
     """Compares trees and remembers which folders both sides have and were looked into.
 
     Args:
-        load: Returns the entries of a tree of either side.
+        records: Returns the records of a tree of either side; equal ones are never decoded.
         expand: Whether folders that one side lacks are followed by all that is in them.
     """
 
-    def __init__(self, load: Load, *, expand: bool) -> None:
-        self.load = load
+    def __init__(self, records: Records, *, expand: bool) -> None:
+        self.records = records
         self.expand = expand
         self.folders: dict[bytes, Entry] = {}
 
@@ -42,12 +43,11 @@ class Comparison:
         """Yield what differs between two tree ids, in the order of names, folders first."""
         if old == new:
             return
-        before = {entry.name: entry for entry in self.load(old)}
-        after = {entry.name: entry for entry in self.load(new)}
-        for name in sorted(before.keys() | after.keys()):
-            one, other = before.get(name), after.get(name)
-            if one == other:
-                continue
+        before, after = dict.fromkeys(self.records(old)), dict.fromkeys(self.records(new))
+        ones = {e.name: e for e in map(decode_entry, before.keys() - after.keys())}
+        others = {e.name: e for e in map(decode_entry, after.keys() - before.keys())}
+        for name in sorted(ones.keys() | others.keys()):
+            one, other = ones.get(name), others.get(name)
             here = join(path, name)
             if one is not None and other is not None and _both_folders(one, other):
                 self.folders[here] = other
@@ -61,11 +61,14 @@ class Comparison:
 
     def _expanded(self, path: bytes, one: Entry | None, other: Entry | None) -> Iterator[Pair]:
         if one is not None and one.kind is Kind.DIRECTORY:
-            for below, entry in contents(self.load, one.ref, path):
+            for below, entry in contents(self._load, one.ref, path):
                 yield Pair(below, entry, None)
         if other is not None and other.kind is Kind.DIRECTORY:
-            for below, entry in contents(self.load, other.ref, path):
+            for below, entry in contents(self._load, other.ref, path):
                 yield Pair(below, None, entry)
+
+    def _load(self, tree: bytes) -> list[Entry]:
+        return [decode_entry(record) for record in self.records(tree)]
 
 
 def contents(load: Load, tree: bytes, path: bytes = b"") -> Iterator[tuple[bytes, Entry]]:

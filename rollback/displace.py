@@ -23,7 +23,7 @@ from rollback.reports import Selection
 from rollback.resources.base import Resource
 from rollback.snapshots import capture_resource, commit_snapshot, tree_state
 from rollback.store.blobs import BlobWriter
-from rollback.store.codec import references
+from rollback.store.codec import decode_entry, encode_entry, record_name
 from rollback.store.store import Store
 from rollback.walk import open_root
 
@@ -144,13 +144,28 @@ class _Converter:
         self.kept = kept
         self.selection = selection
         self.writer = writer
+        self.changed: dict[bytes, set[bytes]] = {}
+        for path in plan.live.changed:
+            folder, name = split(path)
+            self.changed.setdefault(folder, set()).add(name)
 
     def convert(self, tree: bytes, path: bytes) -> bytes:
         live = self.plan.live
         if not live.is_new(tree):
             return tree
-        entries = [self._entry(join(path, entry.name), entry) for entry in live.load(tree)]
-        return self.writer.add_tree(entries, references(entries))
+        changed = self.changed.get(path, ())
+        return self.writer.add_tree(
+            [
+                self._record(path, record)
+                if record[0] == Kind.DIRECTORY or (changed and record_name(record) in changed)
+                else record
+                for record in live.records(tree)
+            ]
+        )
+
+    def _record(self, folder: bytes, record: bytes) -> bytes:
+        entry = decode_entry(record)
+        return encode_entry(self._entry(join(folder, entry.name), entry))
 
     def _entry(self, path: bytes, entry: Entry) -> Entry:
         if entry.kind is Kind.DIRECTORY:
@@ -168,4 +183,4 @@ class _Converter:
 
 def _job(path: bytes, info: os.stat_result) -> Job:
     folder, name = split(path)
-    return Job(Folder(folder, [name], [info], [None], {}), 0, path)
+    return Job(Folder(folder, [name], {0: info}), 0, path)

@@ -223,7 +223,9 @@ class Drill:
         wanted: dict[bytes, Entry] = {}
         proven = bytes.fromhex(str(known["tree"]))
         if proven != target.tree and self.store.catalog.place(proven) is not None:
-            for pair in Comparison(load, expand=True).compare(proven, target.tree):
+            for pair in Comparison(self.store.reader.records, expand=True).compare(
+                proven, target.tree
+            ):
                 if pair.new is not None and pair.new.kind is Kind.FILE:
                     wanted[pair.path] = pair.new
         elif proven != target.tree:

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
-import stat
 import struct
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from rollback.model import Entry, Kind
+from rollback.model import Category, Entry, Kind
 from rollback.store.catalog import storable
-from rollback.store.codec import encode_xattrs
+from rollback.store.codec import encode_xattrs, record_name
 
 _SIGNATURE = struct.Struct("<IIIQQq")
+_PART = re.compile(rb"(([^\0]+)\0.{%d})" % _SIGNATURE.size, re.DOTALL)
 NO_CTIME = -1
 """Stands for a ctime that is not compared: of folders, and of files that are kept by a link."""
 _RACY = -2
@@ -41,10 +41,14 @@ class Folder:
     Attributes:
         path: Relative to the root; empty for the root itself.
         names: Sorted names.
-        infos: Their stat results, as of the walk.
-        entries: What is known of each name; None where it has to be resolved.
+        infos: Index → stat result as of the walk, of subfolders and of what is fresh.
         children: Index of a subfolder → its tree id, or the `Folder` that will have one.
         xattrs: Index of a subfolder → its extended attributes, where it has any.
+        parts: Signature of each name; all of them together are what the index keeps.
+        ctimes: Of each name, in nanoseconds, or what stands for one that is not compared.
+        records: Of each name that the index knows and that did not change; else None.
+        fresh: Index → entry of every other name but subfolders; None where it has to be resolved.
+        gone: Records that the index knows and that are no more, or changed.
         linked: Indexes of files that the store keeps by their inode.
         tree: Its id, once built.
         notes: Databases and the like, see `Notes`.
@@ -52,18 +56,56 @@ class Folder:
 
     path: bytes
     names: list[bytes]
-    infos: list[os.stat_result]
-    entries: list[Entry | None]
-    children: dict[int, bytes | Folder]
+    infos: dict[int, os.stat_result]
+    children: dict[int, bytes | Folder] = field(default_factory=dict)
     xattrs: dict[int, Xattrs] = field(default_factory=dict)
+    parts: list[bytes] = field(default_factory=list)
+    ctimes: array[int] = field(default_factory=lambda: array("q"))
+    records: list[bytes | None] = field(default_factory=list)
+    fresh: dict[int, Entry | None] = field(default_factory=dict)
+    gone: list[bytes] = field(default_factory=list)
     linked: set[int] = field(default_factory=set)
     tree: bytes = b""
     notes: Notes = field(default_factory=lambda: Notes({}, [], []))
 
     def shed(self) -> None:
         """Forget all but the tree: parents that are still open need no more of it."""
-        self.names, self.infos, self.entries = [], [], []
-        self.children, self.xattrs, self.linked = {}, {}, set()
+        self.names, self.parts, self.records, self.gone = [], [], [], []
+        self.infos, self.children, self.xattrs, self.fresh, self.linked = {}, {}, {}, {}, set()
+        self.ctimes = array("q")
+
+    def recognise(self, row: Row | None, read_records: Callable[[bytes], list[bytes]]) -> None:
+        """Carry over what the index knows and what did not change; subfolders are left open."""
+        known = {} if row is None else _known(row, read_records)
+        records, ctimes = self.records, self.ctimes
+        for index, part in enumerate(self.parts):
+            found = known.get(part)
+            record = None
+            if (
+                found is not None
+                and found[0] in (NO_CTIME, ctimes[index])
+                and found[1][0] != Kind.DIRECTORY
+            ):
+                ctimes[index], record = found
+                del known[part]
+            if record is None and index not in self.children:
+                self.fresh[index] = None
+            records.append(record)
+        self.gone = [record for _, record in known.values()]
+        self.infos = {n: self.infos[n] for n in (*self.fresh, *self.children)}
+
+    def vanished(self) -> Iterator[bytes]:
+        """Yield the names of subfolders that the index knows and that are no more."""
+        now = {self.names[index] for index in self.children}
+        for record in self.gone:
+            if record[0] == Kind.DIRECTORY and (name := record_name(record)) not in now:
+                yield name
+
+    def settle(self, index: int, info: os.stat_result, entry: Entry, *, linked: bool) -> None:
+        """Take over what became of a name that the index did not know."""
+        self.infos[index], self.fresh[index] = info, entry
+        if linked:
+            self.linked.add(index)
 
 
 @dataclass(slots=True)
@@ -80,29 +122,20 @@ class Notes:
     databases: list[str]
     unkept: list[list[str]]
 
+    @classmethod
+    def of(cls, row: Row | None) -> Notes:
+        """Return the totals that the index has; the names are found again."""
+        return cls({} if row is None else json.loads(row[4])[0], [], [])
+
+    def count(self, category: Category, size: int, files: int = 1) -> None:
+        """Count one file of the folder, or with -1 and a negative size one that is gone."""
+        total = self.totals.setdefault(category.value, [0, 0])
+        total[0] += files
+        total[1] += size
+
     def dump(self) -> str:
         """Return the text that the index keeps."""
         return json.dumps([self.totals, self.databases, self.unkept], separators=(",", ":"))
-
-
-class Known(NamedTuple):
-    """What the index knows of one name: its entry, its signature, its ctime."""
-
-    entry: Entry
-    signature: bytes
-    ctime_ns: int
-
-    @property
-    def linked(self) -> bool:
-        """Whether the store keeps the file by its inode."""
-        return self.ctime_ns == NO_CTIME and self.entry.kind is Kind.FILE
-
-    def matches(self, info: os.stat_result) -> bool:
-        """Return whether a stat result speaks of the same, unchanged file."""
-        signature = _SIGNATURE.pack(
-            info.st_mode, info.st_uid, info.st_gid, info.st_ino, info.st_size, info.st_mtime_ns
-        )
-        return self.signature == signature and self.ctime_ns in (NO_CTIME, info.st_ctime_ns)
 
 
 class LiveIndex:
@@ -115,7 +148,7 @@ class LiveIndex:
 
     def __init__(self, db: sqlite3.Connection, root: str) -> None:
         self._db = db
-        self._root = root = storable(root)
+        self.root = root = storable(root)
         self._rows: dict[bytes, Row] | None = None
         count = db.execute(
             "SELECT count(*) FROM (SELECT 1 FROM live WHERE root = ? LIMIT ?)",
@@ -131,6 +164,10 @@ class LiveIndex:
                 )
             }
 
+    def reopened(self, db: sqlite3.Connection) -> LiveIndex:
+        """Return this index for a forked process; what was read already is shared."""
+        return self if self._rows is not None else LiveIndex(db, self.root)
+
     def row(self, folder: bytes) -> Row | None:
         """Return what is known of a folder."""
         if self._rows is not None:
@@ -138,26 +175,38 @@ class LiveIndex:
         found: Row | None = self._db.execute(
             "SELECT tree, signatures, ctimes, children, notes FROM live"
             " WHERE root = ? AND folder = ?",
-            (self._root, folder),
+            (self.root, folder),
         ).fetchone()
         return found
 
+    def weights(self) -> dict[bytes, int]:
+        """Return about how much there is to look at in each folder, in bytes of signatures."""
+        if self._rows is not None:
+            return {folder: len(row[1]) for folder, row in self._rows.items()}
+        return dict(
+            self._db.execute(
+                "SELECT folder, length(signatures) FROM live WHERE root = ?", (self.root,)
+            )
+        )
 
-def agrees(row: Row, signatures: bytes, ctimes: array[int]) -> bool:
+
+def agrees(row: Row, parts: list[bytes], ctimes: array[int]) -> bool:
     """Return whether a listing is what the index knows of a folder."""
-    return row[1] == signatures and _same_ctimes(row[2], ctimes)
+    return row[1] == b"".join(parts) and _same_ctimes(row[2], ctimes)
 
 
-def known_names(row: Row, read_tree: Callable[[bytes], list[Entry]]) -> dict[bytes, Known]:
-    """Return what the index knows of each name in a folder."""
+def _known(
+    row: Row, read_records: Callable[[bytes], list[bytes]]
+) -> dict[bytes, tuple[int, bytes]]:
+    """Return what the index knows of a folder: signature → ctime and record."""
     ctimes = array("q")
     ctimes.frombytes(row[2])
-    by_name = {entry.name: entry for entry in read_tree(row[0])}
-    found: dict[bytes, Known] = {}
-    for (name, signature), ctime_ns in zip(_split(row[1]), ctimes, strict=True):
-        entry = by_name.get(name)
-        if entry is not None:
-            found[name] = Known(entry, signature, ctime_ns)
+    records = {record_name(record): record for record in read_records(row[0])}
+    found: dict[bytes, tuple[int, bytes]] = {}
+    for (part, name), ctime_ns in zip(_PART.findall(row[1]), ctimes, strict=True):
+        record = records.get(name)
+        if record is not None:
+            found[part] = (ctime_ns, record)
     return found
 
 
@@ -170,32 +219,39 @@ def index_row(
     their ctime. What is younger than `horizon_ns` will be read again. Elsewhere the ctime alone
     tells the age: nobody can set it, while an mtime may lie in any century.
     """
-    folders = [i for i, info in enumerate(folder.infos) if stat.S_ISDIR(info.st_mode)]
-    signatures, ctimes = sign(folder.names, folder.infos, folders, folder.xattrs)
-    for index, (entry, info) in enumerate(zip(folder.entries, folder.infos, strict=True)):
+    parts, ctimes = folder.parts, folder.ctimes
+    for index, entry in folder.fresh.items():
+        info = folder.infos[index]
+        parts[index] = sign(folder.names[index], info)
         if entry is None or entry.kind is Kind.UNPROTECTED:
             ctimes[index] = _RACY
-        elif entry.kind is Kind.DIRECTORY:
-            ctimes[index] = NO_CTIME
         elif index in folder.linked:
             ctimes[index] = _RACY if info.st_mtime_ns >= horizon_ns else NO_CTIME
-        elif info.st_ctime_ns >= horizon_ns:
-            ctimes[index] = _RACY
+        else:
+            ctimes[index] = _RACY if info.st_ctime_ns >= horizon_ns else info.st_ctime_ns
     children = b"".join(
         child if isinstance(child, bytes) else child.tree for child in folder.children.values()
     )
     return (
-        storable(root), folder.path, folder.tree, signatures, ctimes.tobytes(), children,
+        storable(root), folder.path, folder.tree, b"".join(parts), ctimes.tobytes(), children,
         folder.notes.dump(),
     )  # fmt: skip
 
 
-def sign(
+def sign(name: bytes, info: os.stat_result) -> bytes:
+    """Return the signature of one name that is not a folder."""
+    packed = _SIGNATURE.pack(
+        info.st_mode, info.st_uid, info.st_gid, info.st_ino, info.st_size, info.st_mtime_ns
+    )
+    return name + b"\0" + packed
+
+
+def sign_all(
     names: list[bytes],
     infos: list[os.stat_result],
     folders: list[int],
     xattrs: dict[int, Xattrs],
-) -> tuple[bytes, array[int]]:
+) -> tuple[list[bytes], array[int]]:
     """Return the signatures of a listing, and apart from them the ctimes.
 
     Args:
@@ -216,7 +272,7 @@ def sign(
         packed = pack(i.st_mode, i.st_uid, i.st_gid, i.st_ino, mark, i.st_mtime_ns)
         parts[n] = names[n] + b"\0" + packed
         ctimes[n] = NO_CTIME
-    return b"".join(parts), ctimes
+    return parts, ctimes
 
 
 def _same_ctimes(known: bytes, now: array[int]) -> bool:
@@ -227,12 +283,3 @@ def _same_ctimes(known: bytes, now: array[int]) -> bool:
     return len(then) == len(now) and all(
         old in (NO_CTIME, new) for old, new in zip(then, now, strict=True)
     )
-
-
-def _split(signatures: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = 0
-    while at < len(signatures):
-        end = signatures.index(b"\0", at)
-        after = end + 1 + _SIGNATURE.size
-        yield signatures[at:end], signatures[end + 1 : after]
-        at = after

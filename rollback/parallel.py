@@ -12,7 +12,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from rollback.errors import CaptureFailed, RollbackError
 from rollback.failpoints import reach
@@ -42,35 +42,64 @@ def fork_map(
         RollbackError: As raised in a child.
         OSError: As raised in a child.
     """
-    children: list[tuple[int, int]] = []
-    results: list[_Result] = []
+    children: list[Forked[_Result]] = []
     try:
         for number, job in enumerate(jobs):
-            children.append(_start(work, number, job))
+            children.append(Forked(work, number, job))
         meanwhile()
-        while children:
-            pid, fd = children[0]
-            with os.fdopen(fd, "rb") as pipe:
-                content = pipe.read()
-            children.pop(0)
-            os.waitpid(pid, 0)
-            if not content:
-                raise CaptureFailed(
-                    f"a worker process (pid {pid}) died",
-                    hint="run the same command again; if it was killed for memory, free some",
-                )
-            failed, result = pickle.loads(content)  # noqa: S301 - written by our own child
-            if failed:
-                raise result
-            results.append(result)
+        return [child.result() for child in children]
     finally:
-        for pid, fd in children:
+        for child in children:
+            child.abandon()
+
+
+class Forked(Generic[_Result]):
+    """One worker process: it runs `work(number, job)`, and its result is asked for once.
+
+    Args:
+        work: Runs in the child; its result has to be picklable.
+        number: Tells the workers of one task apart.
+        job: What to do.
+    """
+
+    def __init__(self, work: Callable[[int, _Job], _Result], number: int, job: _Job) -> None:
+        self._pid, self._fd = _start(work, number, job)
+
+    def result(self) -> _Result:
+        """Wait for the end and return what came of it.
+
+        Raises:
+            CaptureFailed: The child died without a result.
+            RollbackError: As raised in the child.
+            OSError: As raised in the child.
+        """
+        with os.fdopen(self._fd, "rb", closefd=False) as pipe:
+            content = pipe.read()
+        pid = self._pid
+        self._end()
+        if not content:
+            raise CaptureFailed(
+                f"a worker process (pid {pid}) died",
+                hint="run the same command again; if it was killed for memory, free some",
+            )
+        failed, result = pickle.loads(content)  # noqa: S301 - written by our own child
+        if failed:
+            raise result
+        return result  # type: ignore[no-any-return]
+
+    def abandon(self) -> None:
+        """End the child where it still runs; nothing is asked of it any more."""
+        if self._pid:
             with contextlib.suppress(OSError):
-                os.close(fd)
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-    return results
+                os.kill(self._pid, signal.SIGKILL)
+            self._end()
+
+    def _end(self) -> None:
+        pid, fd, self._pid, self._fd = self._pid, self._fd, 0, -1
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        with contextlib.suppress(OSError):
+            os.waitpid(pid, 0)
 
 
 def _start(work: Callable[[int, _Job], _Result], number: int, job: _Job) -> tuple[int, int]:

@@ -118,7 +118,7 @@ class _Planner:
         self.root = target.root
         self.partial = bool(selection.paths or selection.categories)
         self.selection = selection
-        self.comparison = Comparison(live.load, expand=False)
+        self.comparison = Comparison(live.records, expand=False)
 
     def run(self) -> TreePlan:
         plan, target = self.plan, self.target

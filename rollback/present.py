@@ -12,7 +12,7 @@ from rollback.reading import Kept
 from rollback.resources.base import Root
 from rollback.store.blobs import CHUNK, BlobReader, file_path
 from rollback.store.catalog import BlobKind
-from rollback.store.codec import encode_tree, inode_id, tree_id
+from rollback.store.codec import decode_entry, inode_id, join_tree, tree_id
 from rollback.walk import has_sqlite_magic, read_xattrs
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,7 +28,7 @@ class NamingResolver:
 
     def __init__(self, root: Root) -> None:
         self.root = root
-        self.trees: dict[bytes, list[Entry]] = {}
+        self.trees: dict[bytes, list[bytes]] = {}
         self.named: dict[bytes, os.stat_result] = {}
 
     def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
@@ -52,10 +52,10 @@ class NamingResolver:
                 kept.append(Kept(Kind.FILE, inode_id(job.info), xattrs=xattrs))
         return kept
 
-    def add_tree(self, entries: list[Entry]) -> bytes:
+    def add_tree(self, records: list[bytes]) -> bytes:
         """Remember a tree for this look only."""
-        identity = tree_id(encode_tree(entries))
-        self.trees[identity] = entries
+        identity = tree_id(join_tree(records))
+        self.trees[identity] = records
         return identity
 
 
@@ -71,9 +71,7 @@ class Present:
         self.root = root
         self.reader = reader
         self._resolver = NamingResolver(root)
-        self.captured: Captured = capture_tree(
-            root, reader.catalog, reader.tree, self._resolver, update_index=False
-        )
+        self.captured: Captured = capture_tree(root, reader, self._resolver, update_index=False)
         self._hashes: dict[bytes, bytes | None] = {}
 
     @property
@@ -88,8 +86,12 @@ class Present:
 
     def load(self, tree: bytes) -> list[Entry]:
         """Return the entries of a tree, of this look or of the store."""
+        return [decode_entry(record) for record in self.records(tree)]
+
+    def records(self, tree: bytes) -> list[bytes]:
+        """Return the records of a tree, of this look or of the store."""
         found = self._resolver.trees.get(tree)
-        return self.reader.tree(tree) if found is None else found
+        return self.reader.records(tree) if found is None else found
 
     def is_new(self, tree: bytes) -> bool:
         """Return whether a tree is of this look and may not be in the store."""

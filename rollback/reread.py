@@ -18,7 +18,7 @@ from rollback.reading import SMALL, Kept, SmallJobs, hash_file, keep_small
 from rollback.resources.base import Root
 from rollback.store.blobs import BlobReader
 from rollback.store.catalog import BlobKind
-from rollback.store.codec import encode_tree, inode_id, tree_id
+from rollback.store.codec import inode_id, join_tree, tree_id
 
 _FILE_COST = 60_000
 _APART = (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
@@ -35,7 +35,7 @@ class HashingResolver:
     def __init__(self, root: bytes, reader: BlobReader) -> None:
         self.root = root
         self.reader = reader
-        self.trees: dict[bytes, list[Entry]] = {}
+        self.trees: dict[bytes, list[bytes]] = {}
 
     def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
         """Return the content id of each file."""
@@ -64,16 +64,16 @@ class HashingResolver:
                 results[small[n]] = kept
         return [kept or Kept(Kind.UNPROTECTED, note="it is gone") for kept in results]
 
-    def add_tree(self, entries: list[Entry]) -> bytes:
+    def add_tree(self, records: list[bytes]) -> bytes:
         """Remember a tree for this reading only."""
-        identity = tree_id(encode_tree(entries))
-        self.trees[identity] = entries
+        identity = tree_id(join_tree(records))
+        self.trees[identity] = records
         return identity
 
-    def load(self, tree: bytes) -> list[Entry]:
-        """Return the entries of a tree, of this reading or of the store."""
+    def records(self, tree: bytes) -> list[bytes]:
+        """Return the records of a tree, of this reading or of the store."""
         found = self.trees.get(tree)
-        return self.reader.tree(tree) if found is None else found
+        return self.reader.records(tree) if found is None else found
 
     def _linked(self, job: Job) -> Kept | None:
         if job.info.st_nlink == 1:
@@ -105,8 +105,8 @@ def differences(folder: bytes, target: Root, tree: bytes, reader: BlobReader) ->
     """
     resolver = HashingResolver(folder, reader)
     root = Root("files", f"reading {folder.hex()}", folder, Category.CODE, leave_out=frozenset())
-    found = capture_tree(root, reader.catalog, reader.tree, resolver, update_index=False)
-    for pair in Comparison(resolver.load, expand=True).compare(found.tree, tree):
+    found = capture_tree(root, reader, resolver, update_index=False)
+    for pair in Comparison(resolver.records, expand=True).compare(found.tree, tree):
         old, new = pair.old, pair.new
         if any(entry is not None and entry.kind in _APART for entry in (old, new)):
             continue

@@ -516,7 +516,7 @@ class Restorer:
                         root, writer, work, lambda: self.store.free() // 2, expect_known=True
                     )
                     found = capture_tree(
-                        root, self.store.catalog, self.store.reader.tree, resolver,
+                        root, self.store.reader, resolver,
                         update_index=True,
                     )  # fmt: skip
                     writer.settle()
@@ -548,7 +548,7 @@ class Restorer:
 
     def _differences(self, plan: TreePlan, tree: bytes) -> Iterator[str]:
         target, root = plan.target, plan.target.root
-        for pair in Comparison(self.store.reader.tree, expand=True).compare(tree, target.tree):
+        for pair in Comparison(self.store.reader.records, expand=True).compare(tree, target.tree):
             if not is_selected(root, pair.path, self.work.selection):
                 continue
             if root.excluded is not None and root.excluded(pair.path):

@@ -92,9 +92,7 @@ class SnapshotTaker:
     def _capture_roots(self, roots: Sequence[Root], work: bytes) -> None:
         for root in roots:
             resolver = KeepingResolver(root, self.writer, work, self.allowance)
-            found = capture_tree(
-                root, self.store.catalog, self.store.reader.tree, resolver, update_index=True
-            )
+            found = capture_tree(root, self.store.reader, resolver, update_index=True)
             self.states.append(tree_state(found))
             self.skips += gather(found.skipped, found.root)
             for category, (files, size) in found.totals.items():

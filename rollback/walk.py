@@ -12,13 +12,15 @@ import contextlib
 import errno
 import json
 import os
+import re
 import stat
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rollback.folders import FOLDER, join, open_folder
+from rollback.errors import CaptureFailed
+from rollback.folders import FOLDER, cached, join, open_folder, split
 from rollback.index import (
     Folder,
     LiveIndex,
@@ -26,14 +28,17 @@ from rollback.index import (
     Row,
     Xattrs,
     agrees,
-    known_names,
-    sign,
+    sign_all,
 )
-from rollback.model import Category, Entry, Kind, Skip
+from rollback.model import Entry, Kind, Skip
+from rollback.parallel import cores
 from rollback.resources.base import Root
-from rollback.store.catalog import Catalog
+from rollback.scout import Scout, far_half
+from rollback.store.blobs import BlobReader
 
 SIDE_SUFFIXES = (b"-wal", b"-shm", b"-journal")
+_SIDE_FILE = re.compile(b"-(?:wal|shm|journal)\0")
+_NOTHING: frozenset[bytes] = frozenset()
 SQLITE_MAGIC = b"SQLite format 3\0"
 RACY_NS = 20_000_000
 """Files younger than this at the walk are read again next time: more than a kernel tick."""
@@ -70,12 +75,44 @@ class Walked:
     gone: list[bytes] = field(default_factory=list)
     scanned: int = 0
 
+    def add(self, other: Walked) -> None:
+        """Take over what the walk of another part of the same root found."""
+        add_totals(self.totals, other.totals)
+        self.databases += other.databases
+        self.unkept += other.unkept
+        for inode, paths in other.links.items():
+            self.links.setdefault(inode, []).extend(paths)
+        self.skips += other.skips
+        self.gone += other.gone
+        self.scanned += other.scanned
+
     def hard_links(self) -> list[list[bytes]]:
         """Return the groups of paths that are one file, sorted."""
         return sorted(sorted(paths) for paths in self.links.values() if len(paths) > 1)
 
 
 Flush = Callable[[list[Folder]], None]
+
+
+Entered = tuple[bytes | Folder, Xattrs] | None
+"""What became of a subfolder: its tree, or the folder that will have one, and its attributes."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a scout found.
+
+    Attributes:
+        entered: Of each folder that it was sent to.
+        pending: Folders that differ from the index, each after those that are in it.
+        unresolved: How many files in them have to be resolved.
+        found: As of a walk.
+    """
+
+    entered: dict[bytes, Entered]
+    pending: list[Folder]
+    unresolved: int
+    found: Walked
 
 
 class _Shut(PermissionError):
@@ -87,35 +124,70 @@ class Walker:
 
     Args:
         root: What is walked.
-        catalog: For the index.
-        read_tree: Returns the entries of a known tree.
+        reader: The store, which has the index.
         flush: Called with folders in an order in which they can be built; it sets `tree`.
         batch: Number of unresolved files after which `flush` is called.
+        index: That of the root, where it was opened before.
     """
 
     def __init__(
         self,
         root: Root,
-        catalog: Catalog,
-        read_tree: Callable[[bytes], list[Entry]],
+        reader: BlobReader,
         flush: Flush,
         batch: int = 20_000,
+        index: LiveIndex | None = None,
     ) -> None:
         self.root = root
-        self.read_tree = read_tree
+        self.reader = reader
         self.flush = flush
         self.batch = batch
         self.found = Walked()
         self.horizon_ns = time.time_ns() - RACY_NS
         self._pending: list[Folder] = []
         self._unresolved = 0
-        self.index = LiveIndex(catalog.db, root.name)
+        self._nested: dict[bytes, frozenset[bytes]] = {}
+        for folder, name in map(split, root.nested):
+            self._nested[folder] = self._nested.get(folder, _NOTHING) | {name}
+        self.index = LiveIndex(reader.catalog.db, root.name) if index is None else index
+        self._scout: Scout[Survey] | None = None
 
     def walk(self, fd: int) -> bytes:
         """Walk the root behind a folder handle and return the id of its tree."""
-        result = self._walk(fd, b"")
+        far = far_half(self.index.weights()) if cores() > 1 else []
+        self._scout = Scout(self._survey, fd, far) if far else None
+        try:
+            result = self._walk(fd, b"")
+        finally:
+            if self._scout is not None:
+                self._scout.abandon()
         self._flush()
         return result.tree if isinstance(result, Folder) else result
+
+    def _survey(self, fd: int, paths: list[bytes]) -> Survey:
+        """Walk these folders in a forked process; what has to be read is left to the parent."""
+        reader = self.reader.reopened()
+        index = self.index.reopened(reader.catalog.db)
+        walker = Walker(self.root, reader, _refuse, self.batch, index)
+        entered: dict[bytes, Entered] = {}
+        with cached(fd) as folders:
+            for path in paths:
+                folder, name = split(path)
+                entered[path] = walker._enter(folders.open(folder), folder, name)
+        return Survey(entered, walker._pending, walker._unresolved, walker.found)
+
+    def _surveyed(self, path: bytes) -> Entered:
+        """Return what the scout found of a folder, None where that is not known."""
+        if self._scout is None or path not in self._scout.paths:
+            return None
+        survey, news = self._scout.survey()
+        if survey is None:
+            return None
+        if news:
+            self.found.add(survey.found)
+            self._pending += survey.pending
+            self._unresolved += survey.unresolved
+        return survey.entered.get(path)
 
     def _walk(self, fd: int, path: bytes) -> bytes | Folder:
         names, infos = self._list(fd, path)
@@ -130,12 +202,13 @@ class Walker:
                 if found:
                     xattrs[n] = found
         row = self.index.row(path)
-        if row is not None and agrees(row, *sign(names, infos, folders, xattrs)):
+        parts, ctimes = sign_all(names, infos, folders, xattrs)
+        if row is not None and agrees(row, parts, ctimes):
             ids = [c for c in children.values() if isinstance(c, bytes)]
             if len(ids) == len(children) and b"".join(ids) == row[3]:
                 self._add_notes(path, row[4])
                 return bytes(row[0])
-        folder = Folder(path, names, infos, [], children, xattrs)
+        folder = Folder(path, names, dict(enumerate(infos)), children, xattrs, parts, ctimes)
         self._look_into(fd, folder, row)
         self._pending.append(folder)
         if self._unresolved >= self.batch:
@@ -143,40 +216,40 @@ class Walker:
         return folder
 
     def _list(self, fd: int, path: bytes) -> tuple[list[bytes], list[os.stat_result]]:
-        root = self.root
-        leave_out, nested, excluded = root.leave_out, root.nested, root.excluded
-        look_for_sides = root.find_databases
-        links, coding = self.found.links, _CODING
-        listing: list[tuple[bytes, os.stat_result]] = []
-        prefix = path + b"/" if path else b""
-        sides = False
-        with os.scandir(fd) as names:
-            for item in names:
-                name = item.name.encode(coding, "surrogateescape")
-                if name in leave_out:
-                    continue
-                if nested and prefix + name in nested:
-                    continue
-                if excluded is not None and excluded(prefix + name):
-                    continue
-                try:
-                    info = item.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                except PermissionError as error:
-                    raise _Shut(error.errno, error.strerror) from error
-                listing.append((name, info))
-                if info.st_nlink > 1 and stat.S_ISREG(info.st_mode):
-                    links.setdefault(info.st_ino, []).append(prefix + name)
-                if look_for_sides and name.endswith(SIDE_SUFFIXES):
-                    sides = True
-        if sides:
-            listing = _without_side_files(fd, listing)
+        """Return the names in a folder that belong to the root, sorted, with what `lstat` says."""
+        with os.scandir(fd) as items:
+            found = list(items)
+        if not found:
+            return [], []
+        joined = "\0".join([item.name for item in found]).encode(_CODING, "surrogateescape")
+        names = joined.split(b"\0")
+        outside = self._outside(path, names)
+        if outside:
+            kept = [n for n, name in enumerate(names) if name not in outside]
+            names, found = [names[n] for n in kept], [found[n] for n in kept]
+        listing = _look_at(names, found)
         listing.sort(key=_first)
-        self.found.scanned += len(listing)
-        return [name for name, _ in listing], [info for _, info in listing]
+        if self.root.find_databases and _SIDE_FILE.search(joined + b"\0"):
+            listing = _without_side_files(fd, listing)
+        infos = [info for _, info in listing]
+        self.found.scanned += len(infos)
+        for n, info in enumerate(infos):
+            if info.st_nlink > 1 and stat.S_ISREG(info.st_mode):
+                self.found.links.setdefault(info.st_ino, []).append(join(path, listing[n][0]))
+        return [name for name, _ in listing], infos
 
-    def _enter(self, fd: int, path: bytes, name: bytes) -> tuple[bytes | Folder, Xattrs] | None:
+    def _outside(self, path: bytes, names: list[bytes]) -> set[bytes]:
+        """Return the names in a folder that do not belong to the root."""
+        outside = self.root.leave_out.intersection(names) | self._nested.get(path, _NOTHING)
+        excluded = self.root.excluded
+        if excluded is not None:
+            outside |= {name for name in names if excluded(join(path, name))}
+        return set(outside)
+
+    def _enter(self, fd: int, path: bytes, name: bytes) -> Entered:
+        surveyed = self._surveyed(join(path, name))
+        if surveyed is not None:
+            return surveyed
         try:
             child = open_folder(fd, name)
         except FileNotFoundError:
@@ -201,29 +274,17 @@ class Walker:
         )
 
     def _look_into(self, fd: int, folder: Folder, row: Row | None) -> None:
-        """Fill the entries of a folder: what the index knows, what a stat says, else None."""
-        known = {} if row is None else known_names(row, self.read_tree)
-        path, children = folder.path, folder.children
-        for index, (name, info) in enumerate(zip(folder.names, folder.infos, strict=True)):
-            entry: Entry | None
-            old = known.get(name)
+        """Fill a folder: what the index knows, what a stat says; regular files stay open."""
+        folder.recognise(row, self.reader.records)
+        folder.notes = Notes.of(row)
+        for index in folder.fresh:
+            name, info = folder.names[index], folder.infos[index]
             if stat.S_ISDIR(info.st_mode):
-                kind = Kind.DIRECTORY if index in children else Kind.UNPROTECTED
-                entry = bare(name, kind, info, xattrs=folder.xattrs.get(index, ()))
-            elif old is not None and old.matches(info):
-                entry = old.entry
-                if old.linked:
-                    folder.linked.add(index)
+                folder.fresh[index] = bare(name, Kind.UNPROTECTED, info)
             else:
-                entry = self._plain(fd, name, info)
+                folder.fresh[index] = entry = self._plain(fd, name, info)
                 self._unresolved += entry is None
-            folder.entries.append(entry)
-        now = {folder.names[index] for index in children}
-        self.found.gone += [
-            join(path, name)
-            for name, old in known.items()
-            if old.entry.kind is Kind.DIRECTORY and name not in now
-        ]
+        self.found.gone += [join(folder.path, name) for name in folder.vanished()]
 
     def _plain(self, fd: int, name: bytes, info: os.stat_result) -> Entry | None:
         """Return the entry of what is not a regular file, None for a regular file."""
@@ -253,6 +314,11 @@ class Walker:
             for folder in self._pending:
                 folder.shed()
             self._pending, self._unresolved = [], 0
+
+
+def _refuse(_folders: list[Folder]) -> None:
+    """Give up: where most has changed, carrying it from one process to another costs more."""
+    raise CaptureFailed("there is too much to hand over", hint="walk it here")
 
 
 def bare(
@@ -302,11 +368,24 @@ def add_totals(into: dict[str, list[int]], more: dict[str, list[int]]) -> None:
         total[1] += size
 
 
-def count(notes: Notes, category: Category, size: int) -> None:
-    """Count one file of a folder."""
-    total = notes.totals.setdefault(category.value, [0, 0])
-    total[0] += 1
-    total[1] += size
+def _look_at(
+    names: list[bytes], items: list[os.DirEntry[str]]
+) -> list[tuple[bytes, os.stat_result]]:
+    """Return each name with what `lstat` says of it; what is gone by now is left out.
+
+    Raises:
+        _Shut: The folder may be listed, but not searched.
+    """
+    try:
+        return [(n, item.stat(follow_symlinks=False)) for n, item in zip(names, items, strict=True)]
+    except PermissionError as error:
+        raise _Shut(error.errno, error.strerror) from error
+    except FileNotFoundError:
+        listing = []
+        for name, item in zip(names, items, strict=True):
+            with contextlib.suppress(FileNotFoundError):
+                listing.append((name, item.stat(follow_symlinks=False)))
+        return listing
 
 
 def _first(item: tuple[bytes, os.stat_result]) -> bytes:

@@ -18,10 +18,11 @@ from rollback.model import Entry
 from rollback.store.catalog import BlobKind, Catalog, Place
 from rollback.store.codec import (
     EMPTY_TREE,
-    decode_tree,
-    encode_tree,
+    decode_entry,
     inode_id,
-    references,
+    join_tree,
+    record_references,
+    split_tree,
     tree_id,
 )
 from rollback.store.packs import PACK_LIMIT, PackWriter
@@ -51,6 +52,10 @@ class BlobReader:
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
+
+    def reopened(self) -> BlobReader:
+        """Return a reader of its own of what is committed, for a forked process."""
+        return BlobReader(self.folder, Catalog(self.catalog.path, writable=False))
 
     def place(self, blob: bytes) -> Place:
         """Return where a blob lies.
@@ -102,9 +107,15 @@ class BlobReader:
         Raises:
             StoreCorrupt: It is missing or damaged.
         """
-        if blob == EMPTY_TREE:
-            return []
-        return decode_tree(self.read(blob))
+        return [decode_entry(record) for record in self.records(blob)]
+
+    def records(self, blob: bytes) -> list[bytes]:
+        """Return the records of a directory as they lie in the store; see `tree`.
+
+        Raises:
+            StoreCorrupt: It is missing or damaged.
+        """
+        return [] if blob == EMPTY_TREE else split_tree(self.read(blob))
 
     def copy_to(self, blob: bytes, target: IO[bytes]) -> None:
         """Write a blob of any kind to a stream, each part proven before it is written.
@@ -151,7 +162,7 @@ class BlobReader:
         """
         kind = self.place(blob).kind
         if kind is BlobKind.TREE:
-            return references(self.tree(blob))
+            return list(record_references(self.records(blob)))
         if kind is BlobKind.PAGED:
             return [segment for _, segment in self.recipe(blob)[1]]
         if kind is BlobKind.SEGMENT:
@@ -338,12 +349,12 @@ class BlobWriter:
         cursor = self.db.execute("INSERT INTO pack (name, length) VALUES (?, ?)", (name, length))
         return int(cursor.lastrowid or 0)
 
-    def add_tree(self, entries: Iterable[Entry], refs: Iterable[bytes]) -> bytes:
-        """Add a directory record that refers to `refs`, and return its id."""
-        content = encode_tree(entries)
+    def add_tree(self, records: list[bytes]) -> bytes:
+        """Add a directory of records sorted by name, count what it refers to, return its id."""
+        content = join_tree(records)
         identity = tree_id(content)
         if self.add_packed(BlobKind.TREE, identity, content):
-            for ref in refs:
+            for ref in record_references(records):
                 self.refer(ref)
         return identity
 
