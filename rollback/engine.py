@@ -167,6 +167,7 @@ class Engine:
         """End an operation, and with it those that died and that it finished: all or none."""
         reach("operation.finish")
         catalog = self.store.catalog
+        since = min(ended.started_at for ended in (operation, *finished))
 
         def write() -> Operation:
             with catalog.transaction():
@@ -174,15 +175,16 @@ class Engine:
                     catalog.change_operation_within(
                         other.seq, {"resumed_by": operation.seq}, state="interrupted", ended=True
                     )
+                if finished or state != "done":
+                    self.store.note_unclean(since)
                 return catalog.change_operation_within(operation.seq, data, state=state, ended=True)
 
         done = self.store.with_room(write)
         # What stays behind here is removed by the next recovery; the operation has ended.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RollbackError):
             for ended in (operation, *finished):
                 self.store.clean(ended.seq)
-                if finished or state != "done":
-                    self.store.drop_unknown(ended.started_at)
+            self.store.drop_unknown()
         return done
 
     def snapshot(
@@ -382,7 +384,7 @@ class Engine:
                 for operation in dead
                 if operation.state != "applying"
             ]
-            if self.store.strays():
+            if self.store.strays() or self.store.unclean_since() is not None:
                 with contextlib.suppress(StoreBusy):
                     self._holding_lock(self.store.sweep)
         return told

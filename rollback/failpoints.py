@@ -61,6 +61,7 @@ FAILPOINTS: dict[str, str] = {
     "restore.finish": "before the rollback is committed as done",
     "recover.start": "before an unfinished operation is looked at",
     "recover.clean": "before the leftovers of a dead operation are removed",
+    "recover.cleaned": "after they were removed, before the note of them goes",
     "prune.mark": "before snapshots are deleted from the catalog",
     "prune.marked": "after snapshots were deleted from the catalog",
     "prune.unlink": "before a blob's file is removed",
@@ -95,8 +96,10 @@ class _Armed:
         if self.name not in {name, "*"}:
             return
         self.hits += 1
-        if self.hits != self.at and not (self.sticky and self.hits > self.at):
-            return
+        if self.hits == self.at or (self.sticky and self.hits > self.at):
+            self.fire(name)
+
+    def fire(self, name: str) -> None:
         if self.action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.action == "sleep":

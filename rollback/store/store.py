@@ -32,6 +32,7 @@ _LITTLE = 1 << 20
 _T = TypeVar("_T")
 _RESTORES = ("rollback", "undo", "redo")
 _DAY_S = 86_400.0
+_UNCLEAN = "unclean since"
 _DRILL = re.compile(rb"drill-(\d+)")
 _PACK_OF = re.compile(rb"(\d{8})-")
 
@@ -93,23 +94,44 @@ class Store:
         """Remove what an operation left: its private folder, and packs nobody knows."""
         reach("recover.clean")
         remove_path(self.work(seq))
+        for path, name in self._unknown_packs():
+            match = _PACK_OF.match(name)
+            if match and int(match[1]) == seq:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def _unknown_packs(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield path and name of what lies among the packs and is none of the catalog's."""
         packs = os.path.join(self.folder, b"packs")
         known = {row[0] for row in self.catalog.db.execute("SELECT name FROM pack")}
         for name in os.listdir(packs):
-            match = _PACK_OF.match(name)
-            if match and int(match[1]) == seq:
-                stem = name.removesuffix(b".tmp").removesuffix(b".pack").decode()
-                if name.endswith(b".tmp") or stem not in known:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(os.path.join(packs, name))
+            stem = name.removesuffix(b".tmp").removesuffix(b".pack").decode()
+            if name.endswith(b".tmp") or stem not in known:
+                yield os.path.join(packs, name), name
 
-    def drop_unknown(self, since: float) -> None:
-        """Remove blobs and documents that no row names and that are younger than an operation.
+    def note_unclean(self, since: float) -> None:
+        """Note, in the caller's transaction, that what no row names has to be dropped.
 
         Args:
-            since: Unix time in seconds at which the operation that died or failed began. What is
-                older stays, whatever the catalog says: it may be the catalog that is lost.
+            since: Unix time in seconds at which the operation that died or failed began.
         """
+        before = self.unclean_since()
+        self.catalog.set_value(_UNCLEAN, repr(since if before is None else min(before, since)))
+
+    def unclean_since(self) -> float | None:
+        """Return since when there may be content that no row names; None where there is none."""
+        text = self.catalog.value(_UNCLEAN)
+        return float(text) if text else None
+
+    def drop_unknown(self) -> None:
+        """Remove content and documents that no row names, where an operation died or failed.
+
+        What is older than that operation stays, whatever the catalog says: it may be the catalog
+        that is lost. The note of it goes last: whoever is killed here is followed by another.
+        """
+        since = self.unclean_since()
+        if since is None:
+            return
         known = {
             document_stem(seq, kind).encode() + b".json"
             for seq, kind in self.catalog.db.execute("SELECT seq, kind FROM snapshot")
@@ -118,12 +140,17 @@ class Store:
         for name in os.listdir(documents):
             if name not in known:
                 _remove_younger(os.path.join(documents, name), since)
+        for path, _ in self._unknown_packs():
+            _remove_younger(path, since)
         for folder in (b"loose", b"links"):
             for fan in os.listdir(os.path.join(self.folder, folder)):
                 inside = os.path.join(self.folder, folder, fan)
                 for name in os.listdir(inside):
                     if self.catalog.place(bytes.fromhex(name.decode())) is None:
                         _remove_younger(os.path.join(inside, name), since)
+        reach("recover.cleaned")
+        with self.catalog.transaction():
+            self.catalog.set_value(_UNCLEAN, "")
 
     def strays(self) -> list[bytes]:
         """Return what dead processes left in the store; without the lock some may be in use."""
@@ -150,6 +177,7 @@ class Store:
         """Remove what dead processes left; the lock is held."""
         for path in self.strays():
             remove_path(path)
+        self.drop_unknown()
 
     @contextlib.contextmanager
     def scratch(self, operation: Operation, name: str) -> Iterator[bytes]:

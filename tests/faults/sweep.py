@@ -1,19 +1,21 @@
 """Sweeps over every failpoint: guard dies or fails there, and nothing may be lost.
 
 ``python -m tests.faults.sweep --long`` runs all of them and prints the counts; without
-``--long`` a sample. ``--kind`` and ``--state`` narrow it down.
+``--long`` a sample. ``--kind``, ``--state`` and ``--minutes`` narrow it down. The order is random
+but fixed, and begins with each place, operation, state and kind: it may be stopped at any time.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -79,7 +81,7 @@ def plan_cases(kind: str, scenario: Scenario, state: State, hits: Sequence[str])
 _SECOND = (
     ("recover.start", 1), ("stage.file", 1), ("undo.commit", 1), ("restore.applying", 1),
     ("restore.replace", 1), ("restore.folders", 1), ("restore.verify", 1), ("restore.finish", 1),
-    ("catalog.commit", 2), ("recover.clean", 1),
+    ("catalog.commit", 2), ("recover.clean", 1), ("recover.cleaned", 1),
 )  # fmt: skip
 """Where a recovery is killed in turn; a place that it does not reach kills nothing."""
 
@@ -93,32 +95,69 @@ def all_cases(kinds: Sequence[str], states: Sequence[State]) -> Iterator[Planned
                 yield from plan_cases(kind, scenario, state, hits)
 
 
-def run(cases: Sequence[Planned]) -> tuple[Counter[str], list[str]]:
-    """Run cases; return how many of each kind, and what went wrong."""
-    counts: Counter[str] = Counter()
-    wrong: list[str] = []
+@dataclass(slots=True)
+class Tally:
+    """What a sweep came to.
+
+    Attributes:
+        cases: How many of each kind in which the faults befell guard.
+        idle: How many in which a fault did not: another process or an earlier end took it away.
+        pairs: Places and states in which guard was hurt.
+        wrong: What was lost, as sentences.
+    """
+
+    cases: Counter[str] = field(default_factory=Counter)
+    idle: int = 0
+    pairs: set[tuple[str, str]] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.cases.items()))
+        places, states = ({pair[side] for pair in self.pairs} for side in (0, 1))
+        return (
+            f"{self.cases.total()} cases ({kinds}), {self.idle} without a fault, {len(places)}"
+            f" places, {len(states)} states, {len(self.pairs)} pairs, {len(self.wrong)} wrong"
+        )
+
+
+def run(cases: Sequence[Planned], minutes: float = math.inf) -> Tally:
+    """Run cases until the time is up; return how many of each kind, and what went wrong."""
+    tally = Tally()
+    started = time.monotonic()
     for number, case in enumerate(cases, 1):
-        counts[case.kind] += 1
-        for what in judge(case.scenario, case.state, case.armed, case.again):
-            wrong.append(f"{case}: {what}")
-            say(f"WRONG {wrong[-1]}")
+        if time.monotonic() - started > minutes * 60:
+            say(f"the time is up: {len(cases) - number + 1} cases were not run")
+            break
+        found = judge(case.scenario, case.state, case.armed, case.again)
+        if found is None:
+            tally.idle += 1
+            continue
+        tally.cases[case.kind] += 1
+        tally.pairs.add((case.armed.partition(":")[0], case.state.name))
+        for what in found:
+            tally.wrong.append(f"{case}: {what}")
+            say(f"WRONG {tally.wrong[-1]}")
         if number % 100 == 0:
-            say(f"{number} of {len(cases)} cases, {len(wrong)} wrong")
-    return counts, wrong
+            say(f"{number} of {len(cases)}: {tally}, {time.monotonic() - started:.0f} s")
+    return tally
 
 
 def sample(cases: Sequence[Planned], most: int, seed: int = 1) -> list[Planned]:
-    """Return a fixed sample that has every place, operation and state at least once if it can."""
+    """Return a fixed sample that has what there is at least once if it can.
+
+    That is each operation, then each pair of a place and a state for each kind of fault.
+    """
     dice = random.Random(seed)
     shuffled = dice.sample(list(cases), len(cases))
-    seen: set[str] = set()
-    first: list[Planned] = []
-    rest: list[Planned] = []
+    seen: set[object] = set()
+    ranks: list[list[Planned]] = [[], [], []]
     for case in shuffled:
-        marks = {case.armed.partition(":")[0], case.scenario.name, case.state.name}
-        (rest if marks <= seen else first).append(case)
-        seen |= marks
-    return (first + rest)[:most]
+        place = case.armed.partition(":")[0]
+        some = {place, case.scenario.name, case.state.name}
+        pair = (place, case.state.name, case.kind)
+        ranks[0 if not some <= seen else 1 if pair not in seen else 2].append(case)
+        seen |= {*some, pair}
+    return [case for rank in ranks for case in rank][:most]
 
 
 def say(line: str) -> None:
@@ -134,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind")
     parser.add_argument("--state", action="append", help="only states with this in their name")
     parser.add_argument("--most", type=int, default=60, help="size of the sample")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long")
     asked = parser.parse_args(arguments)
     os.environ.pop("GUARD_STORE", None)
     started = time.monotonic()
@@ -143,16 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not asked.state or any(part in state.name for part in asked.state)
     ]
     cases = list(all_cases(asked.kind or KINDS, states))
-    chosen = cases if asked.long else sample(cases, asked.most)
-    reached = {case.armed.partition(":")[0] for case in chosen}
-    counts, wrong = run(chosen)
-    for kind, count in counts.items():
-        say(f"{kind}: {count} cases")
-    say(
-        f"{len(chosen)} cases, {len(reached)} places, {len(states)} states, {len(wrong)} wrong,"
-        f" {time.monotonic() - started:.0f} s"
-    )
-    return 1 if wrong else 0
+    tally = run(sample(cases, len(cases) if asked.long else asked.most), asked.minutes)
+    say(f"{tally}, {time.monotonic() - started:.0f} s")
+    return 1 if tally.wrong else 0
 
 
 if __name__ == "__main__":

@@ -92,8 +92,12 @@ def _some(dice: random.Random, first: int, last: int, most: int) -> list[int]:
     return sorted(dice.sample(places, min(most, len(places))))
 
 
-def judge_fault(fault: Fault) -> list[str]:
-    """Run an operation with a fault, recover, and return what is wrong then."""
+def judge_fault(fault: Fault) -> list[str] | None:
+    """Run an operation with a fault, recover, and return what is wrong then.
+
+    Returns:
+        None where the operation did not come to that call: nothing was injected.
+    """
     with project_in(fault.state) as project:
         case = Case(project, fault.state, armed=fault.text)
         fault.scenario.before(case)
@@ -102,7 +106,7 @@ def judge_fault(fault: Fault) -> list[str]:
         elapsed_s = time.monotonic() - started
         killed = -done.returncode if done.returncode < 0 else 0
         code = done.returncode if done.returncode in {_DONE, _CLEAR} else _UNCLEAR
-        ended = Ended(killed, 0 if killed else code, done.stderr, elapsed_s)
+        ended = Ended(killed, 0 if killed else code, done.stderr, elapsed_s, done.fired)
         return conclude(case, fault.scenario, ended)
 
 
@@ -116,19 +120,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"SKIPPED: {why_not()}")
         return 0
     started = time.monotonic()
-    kills, errors = (5, 3) if asked.long else (1, 1)
+    kills, errors = (7, 4) if asked.long else (1, 1)
     wrong: list[str] = []
     done: Counter[str] = Counter()
     for fault in all_faults(kills=kills, errors=errors, seed=asked.seed):
-        done["kills" if "SIGKILL" in fault.text else "errors"] += 1
-        for what in judge_fault(fault):
+        found = judge_fault(fault)
+        kind = "kills" if "SIGKILL" in fault.text else "errors"
+        done["not reached" if found is None else kind] += 1
+        for what in found or ():
             wrong.append(f"{fault}: {what}")
             say(f"WRONG {wrong[-1]}")
         if done.total() % 100 == 0:
             say(f"{done.total()} faults, {len(wrong)} wrong")
     say(
-        f"{done['kills']} kills, {done['errors']} errors, {len(wrong)} wrong,"
-        f" {time.monotonic() - started:.0f} s"
+        f"{done['kills']} kills, {done['errors']} errors, {done['not reached']} not reached,"
+        f" {len(wrong)} wrong, {time.monotonic() - started:.0f} s"
     )
     return 1 if wrong else 0
 
