@@ -34,7 +34,8 @@ _RESTORES = ("rollback", "undo", "redo")
 _DAY_S = 86_400.0
 _UNCLEAN = "unclean since"
 _DRILL = re.compile(rb"drill-(\d+)")
-_PACK_OF = re.compile(rb"(\d{8})-")
+_PACK = re.compile(rb"(\d{8})-[^.]+\.pack(\.tmp)?")
+_FILE = re.compile(rb"((?:[0-9a-f]{2})+)(\.tmp)?")
 
 
 class Store:
@@ -94,20 +95,31 @@ class Store:
         """Remove what an operation left: its private folder, and packs nobody knows."""
         reach("recover.clean")
         remove_path(self.work(seq))
-        for path, name in self._unknown_packs():
-            match = _PACK_OF.match(name)
-            if match and int(match[1]) == seq:
+        for path, owner_seq in self._unknown_packs():
+            if owner_seq == seq:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
 
-    def _unknown_packs(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield path and name of what lies among the packs and is none of the catalog's."""
+    def _unknown_packs(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the packs that are none of the catalog's, and the operation that began each."""
         packs = os.path.join(self.folder, b"packs")
         known = {row[0] for row in self.catalog.db.execute("SELECT name FROM pack")}
         for name in os.listdir(packs):
-            stem = name.removesuffix(b".tmp").removesuffix(b".pack").decode()
-            if name.endswith(b".tmp") or stem not in known:
-                yield os.path.join(packs, name), name
+            match = _PACK.fullmatch(name)
+            if match and (match[2] or name.removesuffix(b".pack").decode() not in known):
+                yield os.path.join(packs, name), int(match[1])
+
+    def _unknown_files(self) -> Iterator[bytes]:
+        """Yield the files of single blobs that are none of the catalog's; no name but of ours."""
+        for folder in (b"loose", b"links"):
+            for fan in os.listdir(os.path.join(self.folder, folder)):
+                inside = os.path.join(self.folder, folder, fan)
+                for name in os.listdir(inside):
+                    match = _FILE.fullmatch(name)
+                    if match and (
+                        match[2] or self.catalog.place(bytes.fromhex(match[1].decode())) is None
+                    ):
+                        yield os.path.join(inside, name)
 
     def note_unclean(self, since: float) -> None:
         """Note, in the caller's transaction, that what no row names has to be dropped.
@@ -142,12 +154,8 @@ class Store:
                 _remove_younger(os.path.join(documents, name), since)
         for path, _ in self._unknown_packs():
             _remove_younger(path, since)
-        for folder in (b"loose", b"links"):
-            for fan in os.listdir(os.path.join(self.folder, folder)):
-                inside = os.path.join(self.folder, folder, fan)
-                for name in os.listdir(inside):
-                    if self.catalog.place(bytes.fromhex(name.decode())) is None:
-                        _remove_younger(os.path.join(inside, name), since)
+        for path in self._unknown_files():
+            _remove_younger(path, since)
         reach("recover.cleaned")
         with self.catalog.transaction():
             self.catalog.set_value(_UNCLEAN, "")
