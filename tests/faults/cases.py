@@ -108,7 +108,7 @@ class Case:
 
 
 def _in_child(case: Case, verb: Callable[[Project], object], armed: str, log: Path) -> Ended:
-    _prepare_once()
+    prepare_once()
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     started = time.monotonic()
     pid = os.fork()
@@ -155,7 +155,7 @@ def _child(case: Case, verb: Callable[[Project], object], armed: str, log: Path)
 
 
 @functools.cache
-def _prepare_once() -> None:
+def prepare_once() -> None:
     """Do what every child would do again: import what guard imports late, pack the rescue program.
 
     One of them may be a user who may not read where the interpreter lies.

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from driving import Project, scratch_project
 from faults.cases import Case
 from faults.states import State, project_in
-from manifest import assert_back, manifest
+from property.many import round_trip
 from rollback.capture import Job, KeepingResolver
 from rollback.reading import Kept
-from trees import Act, Step, carry_out, damage, owners, trees
+from trees import Act, Step, carry_out, damage, trees
 
 EXAMPLES = int(os.environ.get("GUARD_EXAMPLES", "120"))
-"""How many trees; the long run asks for thousands (docs/reliability.md)."""
+"""How many trees; `python -m tests.property.many --long` makes thousands."""
 
 pytestmark = pytest.mark.timeout(120 + EXAMPLES)
 _SETTINGS = settings(
@@ -30,24 +30,7 @@ _FEWER = settings(_SETTINGS, max_examples=max(10, EXAMPLES // 4))
 @given(tree=trees(), spoiling=damage())
 def test_rollback_is_the_identity(tree: list[Step], spoiling: list[Step]) -> None:
     """Whatever the tree and whatever befell it, it is back; and so are undo and redo."""
-    with scratch_project() as project:
-        carry_out(project.path, tree)
-        before, owned = manifest(project.root), owners(project.path)
-        taken = project.snapshot().snapshot
-        assert_back(before, manifest(project.root))
-        carry_out(project.path, spoiling)
-        spoilt, spoilt_owners = manifest(project.root), owners(project.path)
-        outcome = project.rollback(taken)
-        assert outcome.verified
-        assert not outcome.skipped
-        assert_back(before, manifest(project.root))
-        assert owners(project.path) == owned
-        project.undo()
-        assert_back(spoilt, manifest(project.root))
-        assert owners(project.path) == spoilt_owners
-        project.redo()
-        assert_back(before, manifest(project.root))
-        assert owners(project.path) == owned
+    round_trip(tree, spoiling)
 
 
 @_FEWER
