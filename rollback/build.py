@@ -18,16 +18,17 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Self
 
-from rollback.errors import DrillFailed, StoreCorrupt
+from rollback.errors import DrillFailed, StoreCorrupt, damaged
 from rollback.failpoints import reach
 from rollback.folders import FolderCache, cached, join, open_folder, split
 from rollback.model import Entry, Kind, Policy
 from rollback.parallel import cores, fork_map, share_out
 from rollback.reading import SMALL, clone, segments
 from rollback.resources.base import Root
-from rollback.store.blobs import CHUNK, BlobReader, damaged, file_path, open_blob
+from rollback.store.blobs import BlobReader, file_path, open_blob
 from rollback.store.catalog import BlobKind, Catalog, Place
 from rollback.store.codec import inode_id
+from rollback.store.pages import CHUNK
 from rollback.walk import open_root
 
 FORK_FILES = 600

@@ -106,3 +106,10 @@ class RestoreIncomplete(RollbackError):
     """A rollback stopped half way; running it again resumes it."""
 
     code: ClassVar[str] = "rollback_incomplete"
+
+
+def damaged(blob: bytes, why: str) -> StoreCorrupt:
+    """Return the error that names a damaged blob."""
+    return StoreCorrupt(
+        f"blob {blob.hex()[:16]} in the store is damaged: {why}", hint="guard verify --repair"
+    )

@@ -10,9 +10,10 @@ from rollback.folders import cached, split
 from rollback.model import Entry, Kind, Policy
 from rollback.reading import Kept
 from rollback.resources.base import Root
-from rollback.store.blobs import CHUNK, BlobReader, file_path
+from rollback.store.blobs import BlobReader, file_path
 from rollback.store.catalog import BlobKind
 from rollback.store.codec import decode_entry, inode_id, join_tree, tree_id
+from rollback.store.pages import CHUNK
 from rollback.walk import has_sqlite_magic, read_xattrs
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -16,10 +16,11 @@ from rollback.failpoints import reach
 from rollback.folders import FolderCache, cached, split
 from rollback.index import Xattrs
 from rollback.model import Kind
-from rollback.store.blobs import CHUNK, file_path
+from rollback.store.blobs import file_path
 from rollback.store.catalog import BlobKind, Place
 from rollback.store.codec import inode_id
 from rollback.store.packs import PACK_LIMIT, PackWriter
+from rollback.store.pages import CHUNK
 from rollback.walk import SQLITE_MAGIC, open_root, read_xattrs
 
 SMALL = 1 << 20

@@ -17,16 +17,17 @@ from typing import IO
 
 from rollback.difference import contents
 from rollback.durable import sync_folder
-from rollback.errors import RollbackError
+from rollback.errors import RollbackError, damaged
 from rollback.failpoints import reach
 from rollback.inventory import is_tree, root_from
 from rollback.model import Entry, Kind, ResourceState, Snapshot
 from rollback.reports import Damage, VerifyReport
 from rollback.snapshots import blobs_of, load
-from rollback.store.blobs import CHUNK, PAGE, damaged, file_path, open_blob
+from rollback.store.blobs import file_path, open_blob
 from rollback.store.catalog import BlobKind, Place
 from rollback.store.codec import EMPTY_TREE
 from rollback.store.packs import PackWriter
+from rollback.store.pages import CHUNK, PAGE
 from rollback.store.store import Store
 
 Progress = Callable[[str, int, int], None]

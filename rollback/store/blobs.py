@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
-import struct
 from collections.abc import Callable, Iterable
 from io import BufferedReader
 from typing import IO
 
 from rollback.durable import sync_files, sync_folder
-from rollback.errors import StoreCorrupt
+from rollback.errors import StoreCorrupt, damaged
 from rollback.failpoints import reach
 from rollback.model import Entry
 from rollback.store.catalog import BlobKind, Catalog, Place
@@ -26,11 +24,8 @@ from rollback.store.codec import (
     tree_id,
 )
 from rollback.store.packs import PACK_LIMIT, PackWriter
+from rollback.store.pages import CHUNK, PageReader
 
-CHUNK = 1 << 20
-PAGE = 4096
-_RECIPE = struct.Struct("<4sQ")
-_RECIPE_MAGIC = b"GR1\n"
 _FDS = 32
 
 
@@ -94,7 +89,7 @@ class BlobReader:
                 with open(file_path(self.folder, place.kind, blob), "rb") as file:
                     content = file.read()
             else:
-                content = os.pread(self._pack(place.pack), place.length, place.offset)
+                content = os.pread(self.pack(place.pack), place.length, place.offset)
         except OSError as error:
             raise damaged(blob, str(error.strerror)) from error
         if len(content) != place.length:
@@ -127,7 +122,7 @@ class BlobReader:
         """
         place = self.place(blob)
         if place.kind is BlobKind.PAGED:
-            self._copy_pages(blob, target)
+            PageReader(self).copy_to(blob, target)
         elif place.kind is BlobKind.LOOSE:
             digest = hashlib.sha256()
             with open_blob(self.folder, place.kind, blob) as file:
@@ -143,17 +138,6 @@ class BlobReader:
         else:
             target.write(self.read(blob))
 
-    def recipe(self, blob: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
-        """Return the length of a paged blob and its segments as (content hash, segment id)."""
-        content = self.read(blob)
-        magic, length = _RECIPE.unpack_from(content)
-        if magic != _RECIPE_MAGIC:
-            raise damaged(blob, "it is not a recipe")
-        return length, [
-            (content[at : at + 32], content[at + 32 : at + 64])
-            for at in range(_RECIPE.size, len(content), 64)
-        ]
-
     def children(self, blob: bytes) -> list[bytes]:
         """Return the blobs that a tree, a recipe or a segment refers to, one an occurrence.
 
@@ -163,50 +147,12 @@ class BlobReader:
         kind = self.place(blob).kind
         if kind is BlobKind.TREE:
             return list(record_references(self.records(blob)))
-        if kind is BlobKind.PAGED:
-            return [segment for _, segment in self.recipe(blob)[1]]
-        if kind is BlobKind.SEGMENT:
-            content = self.read(blob)
-            return [content[at : at + 32] for at in range(0, len(content), 32)]
+        if kind in {BlobKind.PAGED, BlobKind.SEGMENT, BlobKind.DELTA}:
+            return PageReader(self).children(kind, blob)
         return []
 
-    def _copy_pages(self, blob: bytes, target: IO[bytes]) -> None:
-        length, segments = self.recipe(blob)
-        for content_hash, segment in segments:
-            content = b"".join(self._pages(segment))
-            if hashlib.sha256(content).digest() != content_hash:
-                raise damaged(segment, "its pages do not match their hash")
-            target.write(content)
-            length -= len(content)
-        if length:
-            raise damaged(blob, "its recipe is not complete")
-
-    def _pages(self, segment: bytes) -> list[bytes]:
-        content = self.read(segment)
-        pages = [content[at : at + 32] for at in range(0, len(content), 32)]
-        places = self._places(set(pages))
-        runs: dict[bytes, bytes] = {}
-        for pack, found in _by_pack(places).items():
-            fd = self._pack(pack)
-            for start, end, members in _runs(found):
-                data = os.pread(fd, end - start, start)
-                for page, place in members:
-                    at = place.offset - start
-                    runs[page] = data[at : at + place.length]
-        try:
-            return [runs[page] for page in pages]
-        except KeyError as error:
-            raise damaged(error.args[0], "it is not in the catalog") from None
-
-    def _places(self, blobs: set[bytes]) -> dict[bytes, Place]:
-        marks = ",".join("?" * len(blobs))
-        rows = self.catalog.db.execute(
-            f"SELECT id, kind, pack, place, length FROM blob WHERE id IN ({marks})",  # noqa: S608
-            tuple(blobs),
-        )
-        return {row[0]: Place(BlobKind(row[1]), row[2], row[3], row[4]) for row in rows}
-
-    def _pack(self, pack: int) -> int:
+    def pack(self, pack: int) -> int:
+        """Return the handle of a pack, by its number in the catalog; it stays the reader's."""
         fd = self._fds.get(pack)
         if fd is None:
             row = self.catalog.db.execute("SELECT name FROM pack WHERE id = ?", (pack,)).fetchone()
@@ -269,13 +215,6 @@ def _open_own(path: bytes) -> int:
             return os.open(path, flags)
         finally:
             os.chmod(path, mode)
-
-
-def damaged(blob: bytes, why: str) -> StoreCorrupt:
-    """Return the error that names a damaged blob."""
-    return StoreCorrupt(
-        f"blob {blob.hex()[:16]} in the store is damaged: {why}", hint="guard verify --repair"
-    )
 
 
 class BlobWriter:
@@ -358,32 +297,6 @@ class BlobWriter:
                 self.refer(ref)
         return identity
 
-    def add_pages(self, source: IO[bytes], previous: bytes | None) -> bytes:
-        """Add a stream as pages and return its id; see `Vault.put_pages`."""
-        known: list[tuple[bytes, bytes]] = []
-        if previous is not None:
-            with contextlib.suppress(StoreCorrupt):
-                known = self.reader.recipe(previous)[1]
-        parts: list[bytes] = []
-        segments: list[bytes] = []
-        length = 0
-        while chunk := _read_full(source, CHUNK):
-            length += len(chunk)
-            content_hash = hashlib.sha256(chunk).digest()
-            at = len(segments)
-            if at < len(known) and known[at][0] == content_hash:
-                segment = known[at][1]
-            else:
-                segment = self._add_segment(chunk)
-            segments.append(segment)
-            parts += (content_hash, segment)
-        recipe = _RECIPE.pack(_RECIPE_MAGIC, length) + b"".join(parts)
-        identity = hashlib.sha256(recipe).digest()
-        if self.add_packed(BlobKind.PAGED, identity, recipe):
-            for segment in segments:
-                self.refer(segment)
-        return identity
-
     def settle(self) -> None:
         """Make what was added so far readable: the present pack is ended."""
         self._end_pack()
@@ -404,29 +317,6 @@ class BlobWriter:
         if self._pack is not None:
             self._pack.abandon()
             self._pack = None
-
-    def _add_segment(self, chunk: bytes) -> bytes:
-        sha256 = hashlib.sha256
-        pages = [chunk[at : at + PAGE] for at in range(0, len(chunk), PAGE)]
-        ids = [sha256(page).digest() for page in pages]
-        content = b"".join(ids)
-        segment = sha256(content).digest()
-        if self.knows(segment):
-            return segment
-        have = {blob for blob in set(ids) if blob in self._rows}
-        marks = ",".join("?" * len(ids))
-        have |= {
-            row[0]
-            for row in self.db.execute(f"SELECT id FROM blob WHERE id IN ({marks})", ids)  # noqa: S608
-        }
-        for blob, page in zip(ids, pages, strict=True):
-            if blob not in have:
-                self.add_packed(BlobKind.PACKED, blob, page)
-                have.add(blob)
-        self.add_packed(BlobKind.SEGMENT, segment, content)
-        for blob in ids:
-            self.refer(blob)
-        return segment
 
     def _end_pack(self) -> None:
         if self._pack is not None:
@@ -456,40 +346,3 @@ def sync_folders(folder: bytes, fans: Iterable[bytes]) -> None:
         sync_folder(os.path.join(folder, name))
     for fan in sorted(fans):
         sync_folder(os.path.join(folder, b"links", fan))
-
-
-def _read_full(source: IO[bytes], size: int) -> bytes:
-    chunk = source.read(size)
-    while chunk and len(chunk) < size:
-        more = source.read(size - len(chunk))
-        if not more:
-            break
-        chunk += more
-    return chunk
-
-
-def _by_pack(places: dict[bytes, Place]) -> dict[int, list[tuple[bytes, Place]]]:
-    found: dict[int, list[tuple[bytes, Place]]] = {}
-    for blob, place in places.items():
-        found.setdefault(place.pack, []).append((blob, place))
-    return found
-
-
-def _runs(
-    found: list[tuple[bytes, Place]],
-) -> Iterable[tuple[int, int, list[tuple[bytes, Place]]]]:
-    """Yield stretches of a pack that are worth one read: start, end, members."""
-    found.sort(key=lambda item: item[1].offset)
-    members: list[tuple[bytes, Place]] = []
-    start = end = 0
-    for item in found:
-        place = item[1]
-        if members and place.offset - end > PAGE:
-            yield start, end, members
-            members = []
-        if not members:
-            start = place.offset
-        members.append(item)
-        end = place.offset + place.length
-    if members:
-        yield start, end, members

@@ -63,6 +63,8 @@ class BlobKind(enum.IntEnum):
     """A directory record, packed."""
     SEGMENT = 6
     """A list of page ids, packed."""
+    DELTA = 7
+    """The page ids that differ from those of a segment, packed."""
 
 
 @dataclass(frozen=True, slots=True)

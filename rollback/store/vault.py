@@ -9,6 +9,7 @@ from typing import IO
 from rollback.errors import RollbackError
 from rollback.store.blobs import BlobReader, BlobWriter
 from rollback.store.catalog import BlobKind
+from rollback.store.pages import PageWriter
 
 
 class StoreVault:
@@ -44,7 +45,7 @@ class StoreVault:
     def put_pages(self, source: IO[bytes], previous: str | None = None) -> str:
         """Keep a stream as pages and return its id."""
         known = bytes.fromhex(previous) if previous else None
-        return self._use(self._need().add_pages(source, known))
+        return self._use(PageWriter(self._need()).add(source, known))
 
     def get(self, blob: str) -> bytes:
         """Return a small content, verified."""

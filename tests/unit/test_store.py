@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,8 @@ from rollback.errors import NothingToDo, StoreCorrupt, StoreUnusable
 from rollback.store.blobs import BlobWriter
 from rollback.store.catalog import BlobKind
 from rollback.store.packs import PackWriter, records
+from rollback.store.pages import PAGE, PageReader, PageWriter
 from rollback.store.store import Store
-
-PAGE = 4096
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def _paged(
 ) -> tuple[bytes, int]:
     with store.catalog.transaction():
         writer = BlobWriter(store.reader, stem)
-        blob = writer.add_pages(io.BytesIO(content), before)
+        blob = PageWriter(writer).add(io.BytesIO(content), before)
         writer.refer(blob)
         writer.finish()
     return blob, writer.new_bytes
@@ -75,6 +75,66 @@ def test_a_changed_page_costs_little_more_than_itself(store: Store) -> None:
     target = io.BytesIO()
     store.reader.copy_to(after, target)
     assert target.getvalue() == bytes(content)
+
+
+def _flip(content: bytearray, pages: Iterable[int]) -> None:
+    for page in pages:
+        content[page * PAGE] ^= 1
+
+
+def test_scattered_pages_cost_little_more_than_themselves(store: Store) -> None:
+    """Ten of each chunk's 256, time and again: a list of all pages would add a fifth."""
+    content = bytearray(os.urandom(8 << 20))
+    blob, _ = _paged(store, "00000001", bytes(content))
+    for turn in range(2, 5):
+        changed = [chunk * 256 + number for chunk in range(8) for number in range(turn, 250, 26)]
+        _flip(content, changed)
+        blob, added = _paged(store, f"{turn:08}", bytes(content), blob)
+        assert added < 1.05 * len(changed) * PAGE
+        target = io.BytesIO()
+        store.reader.copy_to(blob, target)
+        assert target.getvalue() == bytes(content)
+
+
+@pytest.mark.parametrize("tail", [0, 5])
+@pytest.mark.parametrize("each", [1, 7, 40, 256])
+def test_what_differs_from_what_differs_comes_back(each: int, tail: int, store: Store) -> None:
+    """Deltas never stand on deltas, and a chunk that comes back is the one from before."""
+    content = bytearray(os.urandom((1 << 20) + tail))
+    dice = random.Random(each)
+    states: list[tuple[bytes, bytes]] = []
+    before: bytes | None = None
+    for turn in range(1, 9):
+        before, _ = _paged(store, f"{turn:08}", bytes(content), before)
+        states.append((before, bytes(content)))
+        _flip(content, dice.sample(range(256), each))
+    again, added = _paged(store, "00000009", states[0][1], before)
+    assert again == states[0][0]
+    assert added == 0
+    reader = PageReader(store.reader)
+    for blob, expected in states:
+        target = io.BytesIO()
+        store.reader.copy_to(blob, target)
+        assert target.getvalue() == expected
+        for _, segment in reader.recipe(blob)[1]:
+            base, _ = reader.segment(segment)
+            assert reader.segment(base)[0] == base
+
+
+def test_a_lost_base_is_damage_that_is_named(store: Store) -> None:
+    """Never wrong pages."""
+    content = bytearray(os.urandom(1 << 20))
+    before, _ = _paged(store, "00000001", bytes(content))
+    base = PageReader(store.reader).recipe(before)[1][0][1]
+    _flip(content, [3])
+    after, _ = _paged(store, "00000002", bytes(content), before)
+    store.catalog.db.execute("DELETE FROM blob WHERE id = ?", (base,))
+    with pytest.raises(StoreCorrupt, match=base.hex()[:16]):
+        store.reader.copy_to(after, io.BytesIO())
+    again, _ = _paged(store, "00000003", bytes(content)[:-1] + b"!", after)
+    target = io.BytesIO()
+    store.reader.copy_to(again, target)
+    assert target.getvalue() == bytes(content)[:-1] + b"!"
 
 
 def _fail_in_the_middle(store: Store, blob: bytes, content: bytes) -> None:
