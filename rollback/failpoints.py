@@ -80,6 +80,8 @@ _ERRORS = {
     "eacces": errno.EACCES,
     "emfile": errno.EMFILE,
 }
+ACTIONS = ("kill", "sleep", *_ERRORS)
+"""What an armed place can do."""
 
 
 class _Armed:
@@ -109,7 +111,16 @@ class _Armed:
             raise OSError(number, os.strerror(number), f"failpoint {name}")
 
 
-_armed = [_Armed(t) for t in os.environ.get("GUARD_FAILPOINT", "").split(",") if t]
+def _arm(text: str) -> list[_Armed]:
+    """Return what a variable arms; one that would never fire is refused."""
+    armed = [_Armed(part) for part in text.split(",") if part]
+    for one in armed:
+        if one.name not in FAILPOINTS or one.action not in ACTIONS:
+            raise ValueError(f"GUARD_FAILPOINT: there is no {one.name}:{one.action}")
+    return armed
+
+
+_armed = _arm(os.environ.get("GUARD_FAILPOINT", ""))
 
 
 def reach(name: str) -> None:

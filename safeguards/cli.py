@@ -34,6 +34,11 @@ VERBS = {
 }
 """Verb → what it does; each lives in `safeguards.commands.<verb>` as ``command``."""
 
+HIDDEN = {"failpoints": "List the places where a test can make guard die or fail."}
+"""Verbs that ``guard --help`` leaves out, for those who test guard itself."""
+
+_ALL = VERBS | HIDDEN
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -97,7 +102,7 @@ class Root(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a verb, imported now; None where there is none of that name."""
         del ctx
-        if cmd_name not in VERBS:
+        if cmd_name not in _ALL:
             return None
         module = importlib.import_module(f"safeguards.commands.{cmd_name}")
         command: click.Command = module.command
@@ -108,7 +113,7 @@ class Root(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb; one that does not exist is answered with the nearest that does."""
         name = args[0]
-        if name not in VERBS:
+        if name not in _ALL:
             near = difflib.get_close_matches(name, VERBS, 1)
             meant = f"did you mean: guard {near[0]}" if near else "see: guard --help"
             raise UnknownVerb(f"there is no command {name!r}", ctx, meant)
@@ -133,7 +138,8 @@ class UnknownVerb(click.UsageError):
 
 def verb(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a verb of a function; its help is the list of verbs' unless it has its own."""
-    settings.setdefault("help", VERBS.get(name))
+    settings.setdefault("help", _ALL.get(name))
+    settings.setdefault("hidden", name in HIDDEN)
     settings["context_settings"] = {**CONTEXT, **settings.get("context_settings", {})}
     return click.command(name, cls=Verb, **settings)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from e2e.guard_command import EXECUTABLE, Guard
+from rollback.failpoints import FAILPOINTS
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,20 @@ def test_version_and_help(guard: Guard) -> None:
     assert "rollback" in text.out
     assert text.err == ""
     assert "--on-failure" in guard("run", "--help").out
+
+
+def test_the_failpoints_are_listed_but_not_advertised(guard: Guard) -> None:
+    """The names are those of the engine; a fault at one of them happens."""
+    listed = guard("failpoints", "--json").data()
+    assert {item["name"]: item["what"] for item in listed["failpoints"]} == FAILPOINTS
+    assert {"kill", "enospc", "eio", "eacces", "emfile", "sleep"} == set(listed["actions"])
+    assert [line.split()[0] for line in guard("failpoints").out.splitlines()] == list(FAILPOINTS)
+    assert "failpoints" not in guard("--help").out
+    guard.env["GUARD_FAILPOINT"] = "snapshot.commit:kill"
+    killed = guard("snapshot")
+    del guard.env["GUARD_FAILPOINT"]
+    assert killed.status == -signal.SIGKILL
+    assert "snapshot" in guard("status").said
 
 
 @pytest.mark.parametrize("place", ["before", "behind"])

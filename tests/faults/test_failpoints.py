@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ import rollback
 from faults import sweep
 from faults.cases import SCENARIOS, judge, places
 from faults.states import STATES
+from rollback import failpoints
 from rollback.failpoints import FAILPOINTS
 
 _SOURCE = Path(rollback.__file__).parent
-_REACHED = re.compile(r"reach\(\"([^\"]+)\"\)")
+_NAMING = {"reach": 0, "write_durably": 2}
+"""Functions that are given the name of a place, and as which argument."""
 _APART = {
     *("recover.start", "recover.cleaned", "repair.catalog", "reclaim.file"),
     *("sqlite.online", "sqlite.checkpoint"),
@@ -25,10 +28,28 @@ has open: tested elsewhere."""
 
 def test_the_source_and_the_list_agree() -> None:
     """Each place in the source is listed, and each listed one is in the source."""
-    sources = [p.read_text() for p in _SOURCE.rglob("*.py") if p.name != "failpoints.py"]
-    reached = {name for text in sources for name in _REACHED.findall(text)}
-    assert reached <= set(FAILPOINTS)
-    assert {name for name in FAILPOINTS if not any(f'"{name}"' in t for t in sources)} == set()
+    sources = (p for p in _SOURCE.rglob("*.py") if p.name != "failpoints.py")
+    assert {name for path in sources for name in _reached(path)} == set(FAILPOINTS)
+
+
+def _reached(path: Path) -> Iterator[str]:
+    """Yield the names of the places in a module, by its syntax."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            at = _NAMING.get(node.func.id)
+            if at is not None and isinstance(name := node.args[at], ast.Constant):
+                yield str(name.value)
+
+
+@pytest.mark.parametrize("text", ["no.such:kill", "stage.file:explode", "stage.file"])
+def test_a_fault_that_would_never_come_is_refused(text: str) -> None:
+    """A test that misspells a place would pass for ever."""
+    with pytest.raises(ValueError, match="GUARD_FAILPOINT"):
+        failpoints._arm(text)
+    assert [one.action for one in failpoints._arm("stage.file:kill@2,stage.sync:eio+")] == [
+        "kill",
+        "eio",
+    ]
 
 
 @pytest.mark.timeout(300)
