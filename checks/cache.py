@@ -75,7 +75,8 @@ def _signature(file: Path, context: Context) -> Any:
         status = file.stat()
     except OSError:
         return None
-    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < _RACY_NS:
+    # By its ctime alone, which nobody sets: an mtime may lie in the future.
+    if time.time_ns() - status.st_ctime_ns < _RACY_NS:
         return None
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
 

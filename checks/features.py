@@ -108,10 +108,13 @@ def check(declaration: FeaturesCheck, context: Context) -> CheckReport:
         declaration: What the project demands.
         context: Where the check runs.
     """
-    reports = [_check_table(declaration, declaration.as_data(declaration.path, None), context)]
-    if declaration.serving is not None:
-        serving = declaration.as_data(declaration.serving, declaration.path)
-        reports.append(_check_table(declaration, serving, context))
+    from checks.data.panics import panics_unseen  # noqa: PLC0415 - beside polars
+
+    with panics_unseen():
+        reports = [_check_table(declaration, declaration.as_data(declaration.path, None), context)]
+        if declaration.serving is not None:
+            serving = declaration.as_data(declaration.serving, declaration.path)
+            reports.append(_check_table(declaration, serving, context))
     return merge(reports)
 
 
@@ -132,11 +135,12 @@ def _check_table(declaration: FeaturesCheck, table: DataCheck, context: Context)
                 _compare(judgement, declaration, data, context)
             return judgement.report(data, time.monotonic() - started)
     except SourceProblem as problem:
-        judgement.found(judgement.finding(problem.rule, str(problem), hint=problem.hint))
+        judgement.unreadable(problem)
         return judgement.report(None, time.monotonic() - started)
 
 
 def _judge(judgement: Judgement, declaration: FeaturesCheck, data: Data, schema: Any) -> None:
+    from checks.data.dataset import judge_oddity  # noqa: PLC0415 - imports polars
     from checks.data.questions import Questions  # noqa: PLC0415 - beside polars
     from checks.data.rules import judge_values, require_columns  # noqa: PLC0415 - imports polars
     from checks.data.schema_rules import judge_schema  # noqa: PLC0415 - same
@@ -151,6 +155,7 @@ def _judge(judgement: Judgement, declaration: FeaturesCheck, data: Data, schema:
         _judge_missing(judgement, declaration, column)
     judge_values(judgement, data, questions)
     questions.resolve(data)
+    judge_oddity(judgement, data)
 
 
 def _judge_type(judgement: Judgement, declaration: FeaturesCheck, column: Column) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import itertools
 import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from checks.artifacts.declaration import ArtifactCheck
 from checks.cache import cache_key
 from checks.data.declaration import DataCheck
 from checks.declare import FAMILIES, Declarations
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 CACHED = {"data", "features"}
 #: Attributes of declarations that name what is read: one path or pattern, or several.
 _PATHS = ("path", "schema", "reference", "training", "serving", "files", "sha256")
-_DATA_SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".arrow", ".feather", ".jsonl", ".ndjson")
+_DATA_SUFFIXES = (
+    *(".csv", ".tsv", ".parquet", ".pq", ".arrow", ".arrows", ".ipc", ".feather"),
+    *(".jsonl", ".ndjson"),
+)
 
 
 def run(
@@ -40,17 +45,21 @@ def run(
         context: Where the checks run.
         families: Only these (see `FAMILIES`); all by default.
         files: Only checks of these files, relative to the project folder; all by default.
-            A data file that nothing declares is held against the defaults where `families`
-            names ``data``.
+            One that nothing declares is held against the defaults where `families` names
+            ``data`` or ``artifacts`` and it is such; else the report says that it was left out.
 
     Returns:
         One report, its findings errors first.
     """
     started = time.monotonic()
+    left = [_relative(file, context) for file in files]
+    met: set[str] = set()
     reports = [
         _run_one(family, declaration, context)
-        for family, declaration in _chosen(declarations, context, families, files)
+        for family, declaration in _chosen(declarations, context, families, (left, met))
     ]
+    unmet = tuple(_left_out(file, context) for file in left if file not in met)
+    reports.append(CheckReport(skipped=unmet))
     return replace(merge(reports), elapsed_s=time.monotonic() - started)
 
 
@@ -58,23 +67,52 @@ def _chosen(
     declarations: Declarations,
     context: Context,
     families: Collection[str] | None,
-    files: Sequence[str],
+    files: tuple[Sequence[str], set[str]],
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the declarations that are asked for, with their family."""
-    left = [_relative(file, context) for file in files]
-    met: set[str] = set()
+    """Yield the declarations that are asked for, with their family; note the files they read."""
+    left, met = files
     for family, declared in declarations.by_family.items():
         if families is not None and family not in families:
             continue
         for declaration in declared:
             touched = [f for f in left if _concerns(declaration, f, context)]
             met.update(touched)
-            if touched or not files:
+            if touched or not left:
                 yield family, declaration
-    if families is not None and "data" in families:
-        for file in left:
-            if file not in met and file.endswith(_DATA_SUFFIXES):
-                yield "data", DataCheck(path=file)
+    for file in left:
+        kind = _family(file, families or (), context)
+        if file not in met and kind is not None:
+            met.add(file)
+            yield kind, DataCheck(file) if kind == "data" else ArtifactCheck(file)
+
+
+def _family(file: str, families: Collection[str], context: Context) -> str | None:
+    """Return what an undeclared file is held against: ``data``, ``artifacts``, or nothing."""
+    if "data" in families and ("artifacts" not in families or _is_data(file, context)):
+        whole = file.lower().removesuffix(".gz").removesuffix(".zst")
+        return "data" if whole.endswith(_DATA_SUFFIXES) or _is_folder(file, context) else None
+    return "artifacts" if "artifacts" in families else None
+
+
+def _is_data(file: str, context: Context) -> bool:
+    names = [file]
+    if _is_folder(file, context):
+        walked = os.walk(context.resolve(file))
+        names = [name for _at, _below, found in itertools.islice(walked, 100) for name in found]
+    compressed = tuple(ending + more for ending in _DATA_SUFFIXES for more in ("", ".gz", ".zst"))
+    return any(name.lower().endswith(compressed) for name in names)
+
+
+def _is_folder(file: str, context: Context) -> bool:
+    return context.resolve(file).is_dir()
+
+
+def _left_out(file: str, context: Context) -> CheckSkip:
+    return CheckSkip(
+        context.subject(context.resolve(file)),
+        "no declared check reads it, so it was not checked",
+        "declare it in guard.toml, or name what it is: guard check data FILE",
+    )
 
 
 def _run_one(family: str, declaration: Any, context: Context) -> CheckReport:

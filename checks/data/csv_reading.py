@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import polars as pl
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from checks.data.source import Source
 
 PATH = "path of the file"
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _INFERRED_ROWS = 10_000
 _PARSED_ONCE_BYTES = 16 * 2**20
 
@@ -122,15 +124,20 @@ def add_partitions(frame: pl.LazyFrame, source: Source) -> pl.LazyFrame:
         return frame
     paths = [str(file) for file in source.files]
     for key in partitions[0]:
-        texts = [values[key] for values in partitions]
-        whole = all(re.fullmatch(r"-?\d{1,18}", text) for text in texts)
-        values = [int(text) for text in texts] if whole else texts
+        texts = [_partition_value(values[key]) for values in partitions]
+        whole = all(text is None or re.fullmatch(r"-?\d{1,18}", text) for text in texts)
+        values = [None if t is None else int(t) if whole else t for t in texts]
         by_path = dict(zip(paths, values, strict=True))
         kind = pl.Int64 if whole else pl.String
         frame = frame.with_columns(
             pl.col(PATH).replace_strict(by_path, default=None, return_dtype=kind).alias(key)
         )
     return frame.drop(PATH)
+
+
+def _partition_value(text: str) -> str | None:
+    """Return what a ``key=value`` folder stands for, as Hive and Spark write it."""
+    return None if text == _NO_VALUE else unquote(text)
 
 
 def _settle_types(schema: Mapping[str, Any], texts: pl.LazyFrame) -> dict[str, Any]:

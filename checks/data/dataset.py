@@ -11,6 +11,7 @@ from checks.data.compare import Compared, judge_reference
 from checks.data.csv_reading import require_alike
 from checks.data.groups import judge_balance, judge_duplicates
 from checks.data.judgement import Judgement
+from checks.data.panics import panics_unseen
 from checks.data.questions import Questions
 from checks.data.reading import open_data, readable_as_data
 from checks.data.rules import (
@@ -24,12 +25,15 @@ from checks.data.schema import SchemaProblem, load_schema, wanted_types
 from checks.data.schema_rules import judge_schema
 from checks.data.source import SourceProblem, find_source
 from checks.data.table import SAMPLE_ROWS
+from checks.data.text import ends_with_newline
+from checks.model import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from checks.context import Context
     from checks.data.declaration import DataCheck
+    from checks.data.source import Source
     from checks.data.table import Data
     from checks.model import CheckReport
 
@@ -44,6 +48,11 @@ def check_data(declaration: DataCheck, context: Context) -> CheckReport:
     Raises:
         EngineUnavailable: The declared engine is not installed or does not answer.
     """
+    with panics_unseen():
+        return _check(declaration, context)
+
+
+def _check(declaration: DataCheck, context: Context) -> CheckReport:
     started = time.monotonic()
     judgement = Judgement(declaration.path, declaration)
     try:
@@ -54,9 +63,10 @@ def check_data(declaration: DataCheck, context: Context) -> CheckReport:
             readable_as_data(source, context),
         ):
             _judge(judgement, data, schema, context)
+            _note_ending(judgement, source, context)
             return judgement.report(data, time.monotonic() - started)
     except SourceProblem as problem:
-        judgement.found(judgement.finding(problem.rule, str(problem), hint=problem.hint))
+        judgement.unreadable(problem)
         return judgement.report(None, time.monotonic() - started)
 
 
@@ -111,8 +121,31 @@ def _judge(judgement: Judgement, data: Data, schema: Any, context: Context) -> N
     judge_balance(judgement, data, sample, questions)
     judge_duplicates(judgement, data, sample, questions)
     questions.resolve(data)
+    judge_oddity(judgement, data)
     if judgement.declaration.reference is not None:
         compare_with(judgement, Compared(data, sample), context)
+
+
+def _note_ending(judgement: Judgement, source: Source, context: Context) -> None:
+    """Note text files without a last newline: their last value may be cut, and nothing tells."""
+    if source.format != "csv" or source.compressed:
+        return
+    for file in source.files:
+        if not ends_with_newline(file):
+            judgement.found(
+                judgement.finding(
+                    "data.truncated",
+                    f"{context.subject(file)} ends without a newline: its last value may be cut",
+                    severity=Severity.INFO,
+                    hint="look at its last line; writers end each line with a newline",
+                )
+            )
+
+
+def judge_oddity(judgement: Judgement, data: Data) -> None:
+    """Find what the types of the columns hide, unless a rule has found it by the values."""
+    if data.oddity is not None and not judgement.has_found(data.oddity.rule):
+        judgement.unreadable(data.oddity)
 
 
 def compare_with(judgement: Judgement, now: Compared, context: Context) -> None:

@@ -37,6 +37,9 @@ def judge_balance(
     if target is None or target not in known:
         return
     column = known[target]
+    if column.kind in {Kind.TIME, Kind.OTHER}:
+        _judge_classes(judgement, column, None)
+        return
     seen = sample[target].unique().drop_nulls().to_list()
     if column.is_float:
         seen = [value for value in seen if not math.isnan(value)]

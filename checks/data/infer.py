@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from checks.context import Context
 from checks.data.declaration import DataCheck
+from checks.data.panics import panics_unseen
 from checks.data.reading import open_data
 from checks.data.source import SourceProblem
 from checks.data.table import Kind
@@ -36,11 +37,12 @@ def infer_from(path: Path) -> str:
 
     context = Context(base=path.parent)
     try:
-        data = open_data(path.name, DataCheck(path.name), context)
+        with panics_unseen():
+            data = open_data(path.name, DataCheck(path.name), context)
+            rows, summaries = data.summarize()
+            columns = {c.name: _describe(c, summaries[c.name], rows, data) for c in data.columns}
     except SourceProblem as problem:
         raise CheckError(str(problem), hint=problem.hint) from None
-    rows, summaries = data.summarize()
-    columns = {c.name: _describe(c, summaries[c.name], rows, data) for c in data.columns}
     schema = {
         "schema_type": "polars_dataframe",
         "api": "polars",
@@ -53,7 +55,7 @@ def infer_from(path: Path) -> str:
 
 def _describe(column: Column, summary: Summary, rows: int, data: Data) -> dict[str, Any]:
     described: dict[str, Any] = {"dtype": column.dtype, "nullable": summary.missing > 0}
-    if column.kind is Kind.NUMBER and summary.minimum is not None:
+    if column.kind is Kind.NUMBER and summary.minimum is not None and not summary.infinite:
         described["in_range"] = {
             "min_value": _plain(summary.minimum),
             "max_value": _plain(summary.maximum),

@@ -9,6 +9,7 @@ from checks.model import CheckReport, CheckSkip, Finding, Severity
 
 if TYPE_CHECKING:
     from checks.data.declaration import DataCheck
+    from checks.data.source import SourceProblem
     from checks.data.table import Data, Predicate, Summary
 
 SHOWN_FINDINGS = 200
@@ -44,6 +45,17 @@ class Judgement:
         """Add a finding; rows that `predicate` marks are shown with it."""
         self.applied(finding.check)
         self._found.append((finding, predicate))
+
+    def unreadable(self, problem: SourceProblem) -> None:
+        """Add what keeps the data, or a part of it, from being checked."""
+        value, limit = problem.figures or (None, None)
+        self.found(
+            self.finding(problem.rule, str(problem), value=value, limit=limit, hint=problem.hint)
+        )
+
+    def has_found(self, rule: str) -> bool:
+        """Return whether a rule has found anything."""
+        return any(finding.check == self._named(rule) for finding, _ in self._found)
 
     def finding(self, rule: str, message: str, **more: Any) -> Finding:
         """Return a finding of the declared severity about this data set."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from checks.data.moments import is_moment, readable_moment
 from checks.data.predicates import fails
 from checks.data.table import ESTIMATED_ROWS, SHOWN_ROWS, Column, Kind, Summary
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from checks.data.sample import Sampler
+    from checks.data.source import SourceProblem
     from checks.data.table import Predicate
 
 _ROWS_A_ROUND = 2_000
@@ -34,7 +36,7 @@ def _describe(name: str, dtype: Any) -> Column:
         kind = Kind.NUMBER
     elif dtype == pl.Boolean:
         kind = Kind.BOOLEAN
-    elif dtype in {pl.String, pl.Categorical, pl.Enum}:
+    elif isinstance(dtype, (pl.String, pl.Categorical, pl.Enum)):
         kind = Kind.TEXT
     elif dtype.is_temporal():
         kind = Kind.TIME
@@ -49,9 +51,13 @@ class PolarsData:
     Args:
         frame: What is scanned; it is never collected whole.
         sampler: How to draw rows that lie evenly over the data.
+        oddity: What the types of the columns hide.
     """
 
-    def __init__(self, frame: pl.LazyFrame, sampler: Sampler) -> None:
+    def __init__(
+        self, frame: pl.LazyFrame, sampler: Sampler, oddity: SourceProblem | None = None
+    ) -> None:
+        self.oddity = oddity
         schema = frame.collect_schema()
         self.columns = describe_columns(schema)
         self.names = {column.name: f"c{n}" for n, column in enumerate(self.columns)}
@@ -107,9 +113,9 @@ class PolarsData:
                 .collect(engine="streaming")
             )
             for n, predicate in open_.items():
-                name = self.names[predicate.column]
+                name, dtype = self.names[predicate.column], self._known[predicate.column].dtype
                 rows = found.filter(pl.col(f"bad{n}")).select("row", name).head(SHOWN_ROWS)
-                shown[n] = tuple({"row": r, "value": readable(v)} for r, v in rows.iter_rows())
+                shown[n] = _sample_rows(rows, dtype)
             if found.height < _ROWS_A_ROUND:
                 break
             short = {n: p for n, p in open_.items() if len(shown[n]) < SHOWN_ROWS}
@@ -228,6 +234,17 @@ def readable(value: Any) -> Any:
     return text if len(text) <= _TEXT_CHARS else text[: _TEXT_CHARS - 1] + "…"
 
 
+def _sample_rows(rows: pl.DataFrame, dtype: str) -> tuple[Mapping[str, Any], ...]:
+    """Return rows as findings show them; a moment need not be one that Python knows."""
+    if is_moment(dtype):
+        plain = rows.with_columns(pl.all().to_physical())
+        texts = [
+            (r, None if v is None else readable_moment(v, dtype)) for r, v in plain.iter_rows()
+        ]
+        return tuple({"row": r, "value": v} for r, v in texts)
+    return tuple({"row": r, "value": readable(v)} for r, v in rows.iter_rows())
+
+
 def _figures(column: Column, value: pl.Expr) -> dict[str, pl.Expr]:
     parts = {"missing": value.null_count()}
     if column.kind is Kind.NUMBER:
@@ -235,6 +252,8 @@ def _figures(column: Column, value: pl.Expr) -> dict[str, pl.Expr]:
     if column.kind is Kind.TEXT:
         value = value.cast(pl.String)
         parts["longest"] = value.str.len_bytes().max()
+    if column.kind is Kind.TIME:
+        value = value.to_physical()
     if column.kind is not Kind.OTHER:
         parts |= {"minimum": value.min(), "maximum": value.max()}
     return parts

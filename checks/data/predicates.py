@@ -127,5 +127,6 @@ _OPERATORS: dict[str, Callable[[pl.Expr, tuple[Any, ...]], pl.Expr]] = {
     "numeric": lambda value, _args: _number(value).is_not_null(),
     "not_type": _not_type,
     "longer": lambda value, args: value.str.len_bytes() > args[0],
+    "beyond_years": lambda value, args: _outside(value.to_physical(), args),
     "infinite": lambda value, _args: value.is_infinite(),
 }

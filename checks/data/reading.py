@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import os
+import zlib
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from checks.data import json_reading
 from checks.data.csv_reading import PATH, CsvReader, add_partitions, require_alike
+from checks.data.json_reading import infer_schema
+from checks.data.long_lines import require_short_lines
 from checks.data.polars_table import PolarsData
 from checks.data.sample import Sampler
 from checks.data.source import Source, SourceProblem, find_source
@@ -28,7 +32,16 @@ if TYPE_CHECKING:
     from checks.data.declaration import DataCheck
 
 _SEARCHED_ROWS = 5_000_000
-_PIECE_BYTES = 8 * 2**20
+_LISTED = 3
+_UNREADABLE = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,  # a figure that Python cannot hold
+    OverflowError,
+)
 
 
 def open_data(
@@ -50,11 +63,10 @@ def open_data(
     with readable_as_data(source, context):
         if source.format == "csv":
             separator = require_alike(source, declaration.separator, context)
+            require_short_lines(source, context)
             reader = CsvReader(source, separator, declaration.null_values)
             return _require_rows(reader.open(wanted or {}), source, context)
-        frame, parse = _scan(source)
-        data = PolarsData(frame, Sampler(frame, source, parse))
-        return _require_rows(data, source, context)
+        return _require_rows(_scan(source, context), source, context)
 
 
 @contextmanager
@@ -62,23 +74,33 @@ def readable_as_data(source: Source, context: Context) -> Iterator[None]:
     """Turn everything that a parser may raise into a `SourceProblem` that says why."""
     try:
         yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+    except _UNREADABLE as error:
         raise explain(error, source, context) from None
 
 
 def explain(error: BaseException, source: Source, context: Context) -> SourceProblem:
     """Return the problem behind a parser's error, with the place where it is known."""
     text = str(error).strip().partition("\n")[0][:200]
+    if isinstance(error, pl.exceptions.PanicException):
+        text = "its content contradicts itself"
     shown = context.subject(source.root or source.files[0])
     more = f" and {len(source.files) - 1} more" if len(source.files) > 1 else ""
     if "utf-8" in text.lower() or "utf8" in text.lower():
-        for file in source.files:
-            problem = find_bad_byte(file, context.subject(file))
-            if "line" in str(problem):
-                return problem
-        return find_bad_byte(source.files[0], shown)
-    if "more fields" in text:
-        return _ragged(source, context)
+        problems = [find_bad_byte(file, context.subject(file)) for file in source.files]
+        return next((p for p in problems if "line" in str(p)), problems[0])
+    found = None
+    if source.format == "jsonl":
+        found = json_reading.explain(source, context)
+    elif source.format == "csv":
+        found = _explain_csv(text, source, context)
+    if found is not None:
+        return found
+    if "more than one occurrence" in text:
+        return SourceProblem(
+            "data.columns",
+            f"{shown}{more} names a column more than once: {text}",
+            "give each column a name of its own",
+        )
     if "schema" in text.lower() and len(source.files) > 1:
         return SourceProblem(
             "data.columns",
@@ -92,22 +114,45 @@ def explain(error: BaseException, source: Source, context: Context) -> SourcePro
     )
 
 
-def _scan(source: Source) -> tuple[pl.LazyFrame, Any]:
+def _explain_csv(text: str, source: Source, context: Context) -> SourceProblem | None:
+    if "more fields" in text:
+        return _ragged(source, context)
+    if "could not parse" in text and text.count('"') % 2:
+        names = ", ".join(context.subject(file) for file in source.files[:_LISTED])
+        return SourceProblem(
+            "data.format",
+            f"{names} has a quote that is not closed: a field goes on over the end of its line",
+            "look for a line with an odd number of quotes",
+        )
+    return None
+
+
+def _scan(source: Source, context: Context) -> PolarsData:
     files = list(source.files)
     hive = source.root is not None
     if source.format == "parquet":
-        return pl.scan_parquet(files, hive_partitioning=hive, glob=False), None
+        frame = pl.scan_parquet(files, hive_partitioning=hive, glob=False)
+        return PolarsData(frame, Sampler(frame, source, None))
     if source.format == "arrow":
-        return pl.scan_ipc(files, hive_partitioning=hive, glob=False), None
-    schema = _infer_json(source)
+        frame = pl.scan_ipc(files, hive_partitioning=hive, glob=False)
+        return PolarsData(frame, Sampler(frame, source, None))
+    if source.format == "arrow stream":
+        from checks.data.arrow_stream import scan  # noqa: PLC0415 - few projects have it
+
+        frame = scan(source, context)
+        return PolarsData(frame, Sampler(frame, source, None))
+    require_short_lines(source, context)
+    schema, oddity = infer_schema(source, context)
 
     def parse(piece: io.BytesIO) -> pl.DataFrame:
         return pl.read_ndjson(piece, schema=schema)
 
     if source.partitions():
         frame = pl.scan_ndjson(files, schema=schema, include_file_paths=PATH)
-        return add_partitions(frame, source), None
-    return pl.scan_ndjson(files, schema=schema), parse
+        frame = add_partitions(frame, source)
+        return PolarsData(frame, Sampler(frame, source, None), oddity)
+    frame = pl.scan_ndjson(files, schema=schema)
+    return PolarsData(frame, Sampler(frame, source, parse), oddity)
 
 
 def _require_rows(data: PolarsData, source: Source, context: Context) -> PolarsData:
@@ -122,27 +167,6 @@ def _require_rows(data: PolarsData, source: Source, context: Context) -> PolarsD
             "make the data again; lines have to end with a newline",
         )
     return data
-
-
-def _infer_json(source: Source) -> pl.Schema:
-    """Return the columns and types of all lines, piece by piece so that memory is bounded.
-
-    A key may appear late, and a value that was whole so far may have a fraction: nothing
-    but all lines tells.
-    """
-    if source.compressed:
-        return pl.scan_ndjson(list(source.files), infer_schema_length=None).collect_schema()
-    merged: pl.Schema | None = None
-    for file in source.files:
-        with file.open("rb") as handle:
-            while lines := handle.readlines(_PIECE_BYTES):
-                piece = pl.read_ndjson(io.BytesIO(b"".join(lines)), infer_schema_length=None)
-                if merged is None or merged == piece.schema:
-                    merged = piece.schema
-                    continue
-                empty = [pl.DataFrame(schema=s) for s in (merged, piece.schema)]
-                merged = pl.concat(empty, how="diagonal_relaxed").schema
-    return merged if merged is not None else pl.Schema()
 
 
 def _ragged(source: Source, context: Context) -> SourceProblem:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from checks.data.declaration import DEFAULT_MISSING
 from checks.data.judgement import number, percent
+from checks.data.moments import is_moment, limits, readable_moment
 from checks.data.outliers import (
     Rule,
     Spread,
@@ -67,11 +68,12 @@ def judge_missing(judgement: Judgement, data: Data) -> None:
         share = summary.missing / rows
         figures = judgement.column_figures(column.name)
         figures |= {"type": column.dtype, "missing": summary.missing, "missing_share": share}
-        limit, over = DEFAULT_MISSING, share >= DEFAULT_MISSING
+        limit, excluded = DEFAULT_MISSING, True
         if declaration.max_missing is not None:
-            limit, over = declaration.max_missing, share > declaration.max_missing
+            limit, excluded = declaration.max_missing, False
+        over = share >= limit if excluded else share > limit
         if column.name in declaration.no_missing:
-            limit, over = 0.0, summary.missing > 0
+            limit, excluded, over = 0.0, False, summary.missing > 0
         elif column.name in declaration.ignore:
             continue
         if over:
@@ -79,7 +81,7 @@ def judge_missing(judgement: Judgement, data: Data) -> None:
                 judgement.finding(
                     "data.missing",
                     f"{percent(share)} of {column.name!r} is missing, "
-                    f"{'below' if limit == share else 'at most'} {percent(limit)} may be",
+                    f"{'less than' if excluded else 'at most'} {percent(limit)} may be",
                     column=column.name,
                     value=share,
                     limit=limit,
@@ -101,6 +103,7 @@ def judge_values(judgement: Judgement, data: Data, questions: Questions) -> None
         _judge_infinite(judgement, column, summary)
         _judge_longest(judgement, column, summary)
         _judge_constant(judgement, column, summary)
+        _ask_moments(judgement, column, summary, questions)
         if column.name in declaration.categories:
             _ask_categories(judgement, column, questions)
         if column.name in declaration.ranges:
@@ -175,6 +178,19 @@ def _measure_spreads(judgement: Judgement, data: Data, sample: pl.DataFrame) -> 
         if is_judged(column.kind, spread):
             spreads[column.name] = spread
     return spreads
+
+
+def _ask_moments(
+    judgement: Judgement, column: Column, summary: Summary, questions: Questions
+) -> None:
+    """Have moments counted that no calendar knows: seconds were taken for milliseconds."""
+    if not is_moment(column.dtype) or not isinstance(summary.minimum, int):
+        return
+    first, last = limits(column.dtype)
+    if summary.minimum < first or summary.maximum > last:
+        predicate = Predicate(column.name, "beyond_years", (first, last))
+        what = "data.time", "years 1 to 9999", "lies outside the years 1 to 9999"
+        questions.ask([predicate], partial(_judge_undeclared, judgement, predicate, what))
 
 
 def _ask_categories(judgement: Judgement, column: Column, questions: Questions) -> None:
@@ -317,11 +333,16 @@ def _judge_constant(judgement: Judgement, column: Column, summary: Summary) -> N
                 "data.constant",
                 f"{column.name!r} holds one and the same value in all {judgement.rows} rows",
                 column=column.name,
-                value=str(summary.minimum)[:80],
+                value=_shown(summary.minimum, column)[:80],
                 severity=Severity.WARNING,
                 hint="leave it out of training, or add it to `ignore`",
             )
         )
+
+
+def _shown(value: Any, column: Column) -> str:
+    moment = is_moment(column.dtype) and isinstance(value, int)
+    return readable_moment(value, column.dtype) if moment else str(value)
 
 
 def _note_figures(judgement: Judgement, column: Column, summary: Summary) -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -63,6 +63,14 @@ _TYPES = {
     "datetime": "Datetime",
     "timestamp": "Datetime",
 }
+
+
+#: Key in a column's metadata: its type counts moments in whatever unit.
+ANY_UNIT = "guard: any unit"
+_UNIT = re.compile(r"\b(ns|us|ms)\b")
+_UNITS: dict[str, Literal["ns", "us", "ms"]] = {"ns": "ns", "us": "us", "ms": "ms"}
+_ZONE = re.compile(r"""time_zone=['"]([^'"]+)['"]|\[\w+,\s*([^\]]+)\]""")
+_DECIMAL = re.compile(r"precision=(\d+), scale=(\d+)")
 
 
 class SchemaProblem(Exception):
@@ -203,6 +211,7 @@ def _build_column(pa: Any, name: str, values: Mapping[str, Any]) -> Any:
         coerce=bool(values.get("coerce", False)),
         required=bool(values.get("required", True)),
         regex=bool(values.get("regex", False)),
+        metadata={ANY_UNIT: dtype is not None and _any_unit(str(dtype))},
     )
 
 
@@ -236,6 +245,26 @@ def _build_check(pa: Any, name: str, given: Any) -> Any:
 
 
 def _named_type(name: str) -> Any:
+    """Return the polars type of a name as polars or pandas write it, its parameters included."""
+    found = _bare_type(name)
+    unit = _UNIT.search(name)
+    if found in {pl.Datetime, pl.Duration} and unit is not None:
+        per = _UNITS[unit[1]]
+        if found == pl.Duration:
+            return pl.Duration(per)
+        zone = _ZONE.search(name)
+        return pl.Datetime(per, zone[1] or zone[2] if zone else None)
+    if found == pl.Decimal and (digits := _DECIMAL.search(name)):
+        return pl.Decimal(int(digits[1]), int(digits[2]))
+    return found
+
+
+def _any_unit(name: str) -> bool:
+    """Return whether a type counts moments and says not in which unit: all are meant."""
+    return _bare_type(name) in {pl.Datetime, pl.Duration} and _UNIT.search(name) is None
+
+
+def _bare_type(name: str) -> Any:
     base = re.split(r"[\[(]", name, maxsplit=1)[0].strip()
     for candidate in (_TYPES.get(name.lower()), base, _TYPES.get(base.lower()), base.capitalize()):
         found = getattr(pl, candidate, None) if candidate else None
@@ -243,8 +272,10 @@ def _named_type(name: str) -> Any:
             return found
     if base.lower().startswith(("datetime", "timestamp")):
         return pl.Datetime
+    if base.lower().startswith("timedelta"):
+        return pl.Duration
     if base.lower().startswith("uint"):
-        return _named_type("UInt" + base[4:])
+        return _bare_type("UInt" + base[4:])
     raise ValueError(f"there is no type {name!r}")
 
 

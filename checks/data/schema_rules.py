@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from checks.data.polars_table import PolarsData, readable
-from checks.data.schema import polars_type
+from checks.data.schema import ANY_UNIT, polars_type
 from checks.data.table import SHOWN_ROWS, Kind, Predicate
 from checks.model import CheckSkip, Severity
 
@@ -150,7 +150,10 @@ def _judge_type(
     dtype = polars_type(declared.dtype)
     if dtype is None or _same_type(column.dtype, dtype):
         return True
-    if column.kind is Kind.TEXT and dtype not in {pl.String, pl.Categorical, pl.Enum}:
+    any_unit = (declared.metadata or {}).get(ANY_UNIT, False)
+    if any_unit and _base(column.dtype) == _base(str(dtype)):
+        return True
+    if column.kind is Kind.TEXT and dtype not in (pl.String, pl.Categorical, pl.Enum):
         counted.append(_Counted(Predicate(column.name, "not_type", (dtype,)), "type", str(dtype)))
         return False
     if declared.coerce or schema.coerce:
@@ -172,7 +175,11 @@ def _same_type(have: str, dtype: Any) -> bool:
     if have == wanted:
         return True
     bare = isinstance(dtype, type)
-    return bare and have.partition("(")[0] == wanted.partition("(")[0]
+    return bare and _base(have) == _base(wanted)
+
+
+def _base(name: str) -> str:
+    return name.partition("(")[0]
 
 
 def _plan_check(

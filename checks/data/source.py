@@ -22,12 +22,15 @@ FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
     ".arrow": "arrow",
+    ".arrows": "arrow",
     ".ipc": "arrow",
     ".feather": "arrow",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
 COMPRESSED = (".gz", ".zst")
+STREAM_MARK = b"\xff\xff\xff\xff"
+"""What each message of an Arrow stream begins with."""
 _MAGIC_BYTES = 16
 _SPECIAL = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -44,12 +47,16 @@ class SourceProblem(Exception):
         rule: The rule that the finding names, such as ``data.source``.
         message: What is wrong with which file.
         hint: What to type next.
+        figures: The measured figure and its limit, where there are any.
     """
 
-    def __init__(self, rule: str, message: str, hint: str) -> None:
+    def __init__(
+        self, rule: str, message: str, hint: str, figures: tuple[int, int] | None = None
+    ) -> None:
         super().__init__(message)
         self.rule = rule
         self.hint = hint
+        self.figures = figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class Source:
 
     Attributes:
         files: Regular, readable files with content, in the order of their paths.
-        format: ``csv``, ``parquet``, ``arrow`` or ``jsonl``.
+        format: ``csv``, ``parquet``, ``arrow``, ``arrow stream`` or ``jsonl``.
         root: The partitioned folder, where there is one.
         size_bytes: The sum of the sizes.
     """
@@ -146,12 +153,8 @@ def recognise(file: Path, context: Context) -> str:
             "write it as Feather version 2 or Parquet",
         )
     if named == "arrow" or head.startswith(b"ARROW1"):
-        if head.startswith(b"\xff\xff\xff\xff"):
-            raise SourceProblem(
-                "data.format",
-                f"{shown} is an Arrow stream, which has no index",
-                "write it in the Arrow file format (pyarrow.ipc.new_file) or Parquet",
-            )
+        if head.startswith(STREAM_MARK):
+            return "arrow stream"
         _require_magic(
             shown, "Arrow", head=head.startswith(b"ARROW1"), tail=tail.endswith(b"ARROW1")
         )

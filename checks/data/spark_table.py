@@ -49,6 +49,7 @@ class SparkData:
         self, source: Source, declaration: DataCheck, wanted: Mapping[str, Any] | None = None
     ) -> None:
         wanted = wanted or {}
+        self.oddity: SourceProblem | None = None
         self._session, backend = _connect(declaration.engine)
         self._first: tuple[int, dict[str, Summary]] | None = None
         try:
@@ -223,7 +224,7 @@ def _read(session: Any, source: Source, declaration: DataCheck, wanted: Mapping[
     if source.format == "parquet":
         return reader.parquet(*paths)
     if source.format == "jsonl":
-        return reader.json(paths)
+        return reader.option("mode", "FAILFAST").json(paths)
     if source.format == "csv":
         reader = reader.option("header", "true").option("inferSchema", "true")
         reader = reader.option("sep", declaration.separator or ",").option("mode", "FAILFAST")

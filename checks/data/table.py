@@ -15,6 +15,8 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from checks.data.source import SourceProblem
+
 SAMPLE_ROWS = 100_000
 SHOWN_ROWS = 10
 ESTIMATED_ROWS = 1_000_000
@@ -49,8 +51,8 @@ class Summary:
         infinite: Positive and negative infinities; they are in no other figure.
         mean: Of the finite values.
         std: Of the finite values, with n - 1 in the denominator.
-        minimum: Of the finite values.
-        maximum: Of the finite values.
+        minimum: Of the finite values; of times the whole number that the file holds.
+        maximum: The same.
         longest: Bytes of the longest text.
     """
 
@@ -102,6 +104,7 @@ OPERATORS = {
     "not_type": "a text that is not of the polars type",
     "longer": "more bytes than the limit",
     "infinite": "an infinity",
+    "beyond_years": "a moment whose number lies below the first or above the last",
     "repeats": "the same value again, among one in so many values; it has no failing rows",
 }
 
@@ -112,6 +115,10 @@ class Data(Protocol):
     @property
     def columns(self) -> tuple[Column, ...]:
         """The columns in the order of the data."""
+
+    @property
+    def oddity(self) -> SourceProblem | None:
+        """What the types of the columns hide, such as texts among the numbers of JSON lines."""
 
     def summarize(
         self, names: Sequence[str] | None = None, unless: Mapping[str, Any] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -119,13 +120,22 @@ def require_whole_last_line(file: Path, shown: str, separator: str, columns: int
     """Raise where the file ends in the middle of a row, as after a full disk or a kill.
 
     Raises:
-        SourceProblem: The last line has no newline and fewer fields than there are columns.
+        SourceProblem: The last line has no newline and fewer fields than there are columns, or
+            the file ends in NUL bytes.
     """
-    if file.suffix in COMPRESSED or columns == 1:
+    if file.suffix in COMPRESSED:
         return
     with file.open("rb") as handle:
         handle.seek(max(0, file.stat().st_size - _CHUNK_BYTES))
         tail = handle.read()
+    if tail.endswith(b"\0"):
+        raise SourceProblem(
+            "data.truncated",
+            f"{shown} ends in NUL bytes: it was reserved, and not written to its end",
+            "write it again; `guard log` shows which run touched it last",
+        )
+    if columns == 1:
+        return
     line = tail.rpartition(b"\n")[2]
     if not line.strip() or b'"' in line or b"\n" not in tail:
         return
@@ -136,6 +146,13 @@ def require_whole_last_line(file: Path, shown: str, separator: str, columns: int
             f"{shown} ends in the middle of a row: {fields} of {columns} fields, no newline",
             "write it again; `guard log` shows which run touched it last",
         )
+
+
+def ends_with_newline(file: Path) -> bool:
+    """Return whether the last byte of a file ends a line."""
+    with file.open("rb") as handle:
+        handle.seek(-1, os.SEEK_END)
+        return handle.read(1) in {b"\n", b"\r"}
 
 
 def _recognise_separator(file: Path, header: str) -> str:

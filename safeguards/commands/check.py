@@ -41,7 +41,7 @@ def command(session: Session, names: tuple[str, ...]) -> Answer:
                 f"there is no file {file}", hint=f"guard check [{'|'.join(FAMILIES)}] [FILE]"
             )
     if files and not families and not config.declarations:
-        families = ["data"]  # nothing is declared: hold data files against the defaults
+        families = ["data", "artifacts"]  # nothing is declared: hold it against the defaults
     wanted = Wanted((), tuple(families) or None, tuple(files))
     with contextlib.ExitStack() as stack:
         report = run_checks(session, config, _engine(session, config, stack), wanted)

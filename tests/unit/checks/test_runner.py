@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -81,6 +83,31 @@ def test_families_and_files_choose(project: Path) -> None:
     nothing = Declarations()
     assert run(nothing, context, files=("bad.csv",)).checked == ()
     assert not run(nothing, context, families=("data",), files=("bad.csv",)).ok
+
+
+def test_named_file_that_nothing_reads_is_said_to_be_left_out(project: Path) -> None:
+    """A file that somebody names is never passed over in silence."""
+    (project / "notes.md").write_text("hello")
+    report = run(declare("good.csv"), Context(base=project), files=("notes.md", "good.csv"))
+    assert report.checked
+    assert [skip.what for skip in report.skipped] == ["notes.md"]
+    assert "not checked" in report.skipped[0].why
+
+
+def test_undeclared_files_are_held_against_the_defaults(project: Path) -> None:
+    """Folders, compressed files and models as well as plain tables."""
+    context, nothing = Context(base=project), Declarations()
+    (project / "year=1").mkdir()
+    (project / "year=1" / "bad.csv").write_text(HOLES)
+    (project / "bad.csv.gz").write_bytes(gzip.compress(HOLES.encode()))
+    (project / "models").mkdir()
+    (project / "models" / "m.pkl").write_bytes(pickle.dumps({"a": 1})[:-1])
+    for name in ("year=1", "bad.csv.gz"):
+        assert not run(nothing, context, families=("data",), files=(name,)).ok, name
+        assert not run(nothing, context, families=("data", "artifacts"), files=(name,)).ok, name
+    for name in ("models", "models/m.pkl"):
+        report = run(nothing, context, families=("data", "artifacts"), files=(name,))
+        assert [finding.check for finding in report.findings] == ["artifacts.damaged"], name
 
 
 def test_files_of_parameters_choose(project: Path) -> None:
