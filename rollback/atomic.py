@@ -12,12 +12,13 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
-from rollback.build import set_metadata, set_special_metadata, write_all
 from rollback.errors import RestoreIncomplete
 from rollback.failpoints import reach
 from rollback.folders import FOLDER, FolderCache, cached, join, split
+from rollback.metadata import set_metadata, set_special_metadata
 from rollback.model import Entry, Kind
 from rollback.walk import SIDE_SUFFIXES, bare, open_root, read_xattrs
+from rollback.writing import write_all
 
 DISPOSABLE = frozenset(
     {b"__pycache__", b".pytest_cache", b".mypy_cache", b".ruff_cache", b".ipynb_checkpoints"}

@@ -7,43 +7,29 @@ named), and the state that a rollback displaces (content is linked before it is 
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from rollback.categories import categorize
-from rollback.folders import FolderCache, allow_many_files, cached, join, split
+from rollback.folders import allow_many_files, join
 from rollback.index import Folder, index_row
-from rollback.model import Entry, Kind, Policy, Skip
-from rollback.parallel import cores, fork_map, share_out
+from rollback.model import Entry, Kind, Skip
 from rollback.reading import (
-    SMALL,
     Kept,
-    SmallJobs,
-    hash_file,
-    keep_large,
-    keep_link,
-    keep_small,
 )
 from rollback.resources.base import Root
-from rollback.store.blobs import BlobReader, BlobWriter
-from rollback.store.catalog import BlobKind, Catalog, Place, storable
+from rollback.store.blobs import BlobReader
+from rollback.store.catalog import BlobKind, Catalog, storable
 from rollback.store.codec import EMPTY_TREE, decode_entry, encode_entry, record_name
 from rollback.walk import (
     Walked,
     Walker,
     bare,
-    has_sqlite_magic,
     open_root,
 )
 
-FORK_FILES = 1_500
-FORK_BYTES = 48 << 20
-_FILE_COST = 60_000
-"""What opening a file costs, expressed in bytes of hashing."""
 _UNCOUNTED = (Kind.DIRECTORY, Kind.DATABASE, Kind.UNPROTECTED)
 
 Progress = Callable[[str, int, int], None]
@@ -255,203 +241,6 @@ def _unkept(root: Root, path: bytes, why: str) -> Skip:
     if "watch" in why:
         return Skip(shown, why, "take it out of [protect] watch to have it kept")
     return Skip(shown, why, "give yourself read permission, or exclude it in guard.toml")
-
-
-class KeepingResolver:
-    """Keeps the content of changed files in the store, as the root's policy says.
-
-    Args:
-        root: The root that is captured.
-        writer: Where blobs go.
-        work: A private folder on the store's file system.
-        allowance: Returns how many more bytes may be kept.
-        expect_known: Whether large files are hashed before they are copied: what was just put
-            back is in the store already.
-    """
-
-    def __init__(
-        self,
-        root: Root,
-        writer: BlobWriter,
-        work: bytes,
-        allowance: Callable[[], int],
-        *,
-        expect_known: bool = False,
-    ) -> None:
-        self.root = root
-        self.expect_known = expect_known
-        self.writer = writer
-        self.work = work
-        self.allowance = allowance
-        self._same_device: bool | None = None
-
-    def add_tree(self, records: list[bytes]) -> bytes:
-        """Keep a directory of sorted records and count what it refers to."""
-        return self.writer.add_tree(records)
-
-    def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
-        """Keep each file: small ones packed, large ones as files, others by a link."""
-        results: list[Kept | None] = [None] * len(jobs)
-        small: list[int] = []
-        large: list[int] = []
-        link: list[int] = []
-        room = self.allowance() if jobs else 0
-        for index, job in sorted(enumerate(jobs), key=lambda item: item[1].info.st_size):
-            policy = self.root.policy(job.path)
-            size = job.info.st_size
-            if policy is Policy.WATCH:
-                results[index] = watched(job)
-            elif policy is Policy.LINK and self._can_link(root_fd):
-                link.append(index)
-            elif _stored_size(job.info) > room:
-                results[index] = Kept(
-                    Kind.UNPROTECTED,
-                    note=f"there is not enough space or quota to keep its {size:,} bytes",
-                )
-            else:
-                room -= _stored_size(job.info)
-                (small if size < SMALL else large).append(index)
-        small.sort()
-
-        def others() -> None:
-            with cached(root_fd) as folders:
-                self._link(folders, jobs, link, results)
-            self._copy_large(root_fd, jobs, large, results)
-
-        self._copy_small(small, jobs, results, others)
-        unlinked = [index for index in link if results[index] is None]
-        self._copy_small(unlinked, jobs, results, lambda: None)
-        return [kept or Kept(Kind.UNPROTECTED, note="it is gone") for kept in results]
-
-    def _can_link(self, root_fd: int) -> bool:
-        if self._same_device is None:
-            here, there = os.fstat(root_fd).st_dev, os.stat(self.writer.folder).st_dev
-            self._same_device = here == there
-        return self._same_device
-
-    def _link(
-        self, folders: FolderCache, jobs: list[Job], link: list[int], results: list[Kept | None]
-    ) -> None:
-        for index in link:
-            with contextlib.suppress(FileNotFoundError):
-                kept = keep_link(folders, jobs[index].path, self.writer.folder)
-                if kept is not None and kept.place is not None:
-                    self.writer.add_row(kept.ref, kept.place)
-                    self.writer.touch(kept.ref)
-                results[index] = kept
-
-    def _copy_large(
-        self, root_fd: int, jobs: list[Job], large: list[int], results: list[Kept | None]
-    ) -> None:
-        if self.expect_known:
-            large = self._hash_large(root_fd, jobs, large, results)
-        if not large:
-            return
-
-        def keep(index: int) -> tuple[int, Kept]:
-            with cached(root_fd) as folders:
-                folder, name = split(jobs[index].path)
-                with contextlib.suppress(OSError):
-                    if self.root.find_databases and has_sqlite_magic(folders.open(folder), name):
-                        return index, Kept(Kind.DATABASE)
-                return index, keep_large(
-                    folders, jobs[index].path, self.writer.folder, self.work, _knows_nothing
-                )
-
-        with ThreadPoolExecutor(max_workers=cores()) as pool:
-            for index, kept in pool.map(keep, large):
-                results[index] = kept
-                if kept.place is not None:
-                    if not self.writer.knows(kept.ref):
-                        self.writer.new_bytes += kept.place.length
-                    self.writer.add_row(kept.ref, kept.place)
-
-    def _hash_large(
-        self, root_fd: int, jobs: list[Job], large: list[int], results: list[Kept | None]
-    ) -> list[int]:
-        """Hash large files; return those that the store does not have, or that are databases."""
-
-        def look(index: int) -> Kept | None:
-            with cached(root_fd) as folders, contextlib.suppress(OSError):
-                folder, name = split(jobs[index].path)
-                if not has_sqlite_magic(folders.open(folder), name):
-                    return hash_file(folders, jobs[index].path)
-            return None
-
-        with ThreadPoolExecutor(max_workers=cores()) as pool:
-            for index, kept in zip(large, pool.map(look, large), strict=True):
-                if kept is not None and self.writer.knows(kept.ref):
-                    results[index] = kept
-        return [index for index in large if results[index] is None]
-
-    def _copy_small(
-        self,
-        small: list[int],
-        jobs: list[Job],
-        results: list[Kept | None],
-        meanwhile: Callable[[], None],
-    ) -> None:
-        sizes = [jobs[i].info.st_size for i in small]
-        many = len(small) > FORK_FILES or sum(sizes) > FORK_BYTES
-        runs = share_out(sizes, cores() if many else 1, _FILE_COST) if small else []
-        parts = [self._small_jobs([jobs[small[i]].path for i in run]) for run in runs]
-        if many and len(parts) > 1:
-            known = _known_in(self.writer)
-            for part in parts:
-                part.knows = known
-            answers = fork_map(_keep_numbered, parts, meanwhile)
-        else:
-            answers = [_keep_numbered(n, part) for n, part in enumerate(parts)]
-            meanwhile()
-        for run, (packs, kept) in zip(runs, answers, strict=True):
-            numbers = [self.writer.add_pack(name, length) for name, length in packs]
-            for position, one in zip(run, kept, strict=True):
-                results[small[position]] = self._place(one, numbers)
-
-    def _small_jobs(self, paths: list[bytes]) -> SmallJobs:
-        return SmallJobs(
-            self.root.path,
-            paths,
-            os.path.join(self.writer.folder, b"packs"),
-            f"{self.writer.stem}-{self.writer.next_number()}",
-            self.root.find_databases,
-            self.writer.knows,
-        )
-
-    def _place(self, kept: Kept, packs: list[int]) -> Kept:
-        if kept.place is not None:
-            place = Place(kept.place.kind, packs[kept.pack], kept.place.offset, kept.place.length)
-            if not self.writer.knows(kept.ref):
-                self.writer.new_bytes += place.length
-            self.writer.add_row(kept.ref, place)
-        return kept
-
-
-def _keep_numbered(number: int, jobs: SmallJobs) -> tuple[list[tuple[str, int]], list[Kept]]:
-    return keep_small(replace(jobs, stem=f"{jobs.stem}-{number}"))
-
-
-def _known_in(writer: BlobWriter) -> Callable[[bytes], bool]:
-    """Return a look-up that works in a forked process: a connection of its own, made there."""
-    path = writer.reader.catalog.path
-    catalogs: list[Catalog] = []
-
-    def knows(blob: bytes) -> bool:
-        if not catalogs:
-            catalogs.append(Catalog(path, writable=False))
-        return catalogs[0].place(blob) is not None
-
-    if writer.db.execute("SELECT 1 FROM blob LIMIT 1").fetchone() is None:
-        return _knows_nothing
-    return knows
-
-
-def _knows_nothing(_blob: bytes) -> bool:
-    return False
-
-
-def _stored_size(info: os.stat_result) -> int:
-    return min(info.st_size, info.st_blocks * 512) if info.st_size >= SMALL else info.st_size
 
 
 def watched(job: Job) -> Kept:

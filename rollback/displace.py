@@ -12,10 +12,11 @@ import secrets
 import time
 from dataclasses import replace
 
-from rollback.capture import Job, KeepingResolver
+from rollback.capture import Job
 from rollback.failpoints import reach
 from rollback.folders import cached, join, split
 from rollback.index import Folder
+from rollback.keeping import KeepingResolver
 from rollback.model import Entry, Kind, Operation, Policy, ResourceState, Skip, Snapshot
 from rollback.plan import TreePlan
 from rollback.reading import Kept, keep_link

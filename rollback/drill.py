@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rollback.atomic import remove_path
-from rollback.build import Linking, TreeBuilder
+from rollback.build import TreeBuilder
 from rollback.difference import Comparison, contents, find_entry
 from rollback.durable import sync_file_system
 from rollback.errors import RollbackError
@@ -31,6 +31,7 @@ from rollback.store.store import Store
 from rollback.store.vault import StoreVault
 from rollback.trash import discard
 from rollback.walk import open_root
+from rollback.writing import Linking
 
 AUTO_FULL_FILES = 250_000
 AUTO_FULL_BYTES = 16 << 30

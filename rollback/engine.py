@@ -42,13 +42,14 @@ from rollback.reports import (
     VerifyReport,
 )
 from rollback.rescue import write_rescue
-from rollback.restore import Restorer, Work, make_plan
+from rollback.restore import Restorer
 from rollback.snapshots import SnapshotTaker, load
 from rollback.soundness import Soundness, check_roots
 from rollback.staging import remove_stages
 from rollback.store import placement
 from rollback.store.catalog import translated
 from rollback.store.store import Store
+from rollback.work import Work, make_plan
 
 Progress = Callable[[str, int, int], None]
 _T = TypeVar("_T")

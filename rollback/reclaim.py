@@ -12,15 +12,16 @@ import os
 from collections.abc import Mapping
 
 from rollback.atomic import LiveWriter, remove_path
-from rollback.build import set_metadata, write_all
 from rollback.failpoints import reach
 from rollback.lost import Lost, distribution_of, say_lost
+from rollback.metadata import set_metadata
 from rollback.model import Skip
 from rollback.plan import TreePlan, TreeTarget
 from rollback.resources.python.model import Environment
 from rollback.resources.python.records import Owner
 from rollback.store.blobs import BlobReader, file_path
 from rollback.store.catalog import BlobKind
+from rollback.writing import write_all
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

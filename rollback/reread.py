@@ -9,9 +9,10 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from rollback.capture import FORK_BYTES, FORK_FILES, Job, capture_tree
+from rollback.capture import Job, capture_tree
 from rollback.difference import Comparison, metadata_differs
 from rollback.folders import cached
+from rollback.keeping import FILE_COST, FORK_BYTES, FORK_FILES
 from rollback.model import Category, Entry, Kind
 from rollback.parallel import cores, fork_map, share_out
 from rollback.reading import SMALL, Kept, SmallJobs, hash_file, keep_small
@@ -20,7 +21,6 @@ from rollback.store.blobs import BlobReader
 from rollback.store.catalog import BlobKind
 from rollback.store.codec import inode_id, join_tree, tree_id
 
-_FILE_COST = 60_000
 _APART = (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
 
 
@@ -52,7 +52,7 @@ class HashingResolver:
 
         sizes = [jobs[n].info.st_size for n in small]
         many = len(small) > FORK_FILES or sum(sizes) > FORK_BYTES
-        runs = share_out(sizes, cores() if many else 1, _FILE_COST) if small else []
+        runs = share_out(sizes, cores() if many else 1, FILE_COST) if small else []
         parts = [self._part([jobs[small[n]].path for n in run]) for run in runs]
         if len(parts) > 1:
             answers = fork_map(lambda _, part: keep_small(part)[1], parts, others)

@@ -14,163 +14,32 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from rollback.agreement import Verifier
 from rollback.atomic import LiveWriter, remove_path
-from rollback.build import Linking, TreeBuilder
-from rollback.capture import KeepingResolver, capture_tree
+from rollback.build import TreeBuilder
 from rollback.damage import explain
-from rollback.difference import Comparison, Pair, find_entry, metadata_differs
+from rollback.difference import find_entry
 from rollback.displace import Displacer
 from rollback.durable import sync_file_system
 from rollback.errors import NoSpace, RestoreIncomplete, RollbackError, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.folders import split
-from rollback.inventory import database, is_absent, is_tree, resource_from, target_from
-from rollback.model import Category, Entry, Kind, Operation, ResourceState, Skip, Snapshot, Step
-from rollback.plan import TreePlan, is_selected, plan_tree, show_path, steps_of
-from rollback.present import Present
-from rollback.reclaim import Reclaimer, distribution_label, lost_skips
-from rollback.reports import RestorePlan, Selection
-from rollback.resources.base import Resource, Root
+from rollback.inventory import is_absent
+from rollback.model import Entry, Kind, Operation, Skip, Snapshot, Step
+from rollback.plan import TreePlan, show_path
+from rollback.reclaim import Reclaimer, lost_skips
 from rollback.snapshots import blobs_of
 from rollback.staging import make_stage, refuse_link, remove_stages
-from rollback.store.blobs import BlobWriter, open_blob
 from rollback.store.catalog import BlobKind, translated
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
-
-RECLAIM = "reinstall"
-"""Action of a step that fetches a file again whose content the store lost."""
-
-
-@dataclass(slots=True)
-class DatabaseWork:
-    """One live database: what it shall be (None: absent), and whether it is there now."""
-
-    path: bytes
-    resource: Resource
-    state: ResourceState | None
-    present: bool
-
-
-@dataclass(slots=True)
-class Work:
-    """Everything that a restore will do; the public plan is made from it."""
-
-    snapshot: Snapshot
-    selection: Selection
-    trees: list[TreePlan]
-    databases: list[DatabaseWork]
-    unchanged: list[ResourceState]
-    steps: list[Step]
-    unrestorable: list[Skip]
-
-    @property
-    def public(self) -> RestorePlan:
-        """The plan as a value for callers."""
-        return RestorePlan(
-            self.snapshot, tuple(self.steps), self.selection, tuple(self.unrestorable)
-        )
-
-
-def make_plan(store: Store, snapshot: Snapshot, selection: Selection) -> Work:
-    """Compare the present with a snapshot and return what a restore would do; reads only."""
-    trees: list[TreePlan] = []
-    steps: list[Step] = []
-    unrestorable: list[Skip] = []
-    project = os.fsencode(snapshot.project)
-    extra: set[bytes] = set()
-    for state in snapshot.states:
-        if not is_tree(state):
-            continue
-        target = target_from(state, store.reader)
-        live = Present(target.root, store.reader)
-        plan = plan_tree(target, live, selection)
-        root = target.root
-        extra |= {
-            os.path.join(root.path, path)
-            for path in live.captured.databases
-            if not _was_database(live, target.tree, path)
-        }
-        trees.append(plan)
-        steps += steps_of(plan, project) + _reclaims(plan, project)
-        unrestorable += [*plan.unrestorable, *lost_skips(plan, store.reader)]
-    databases, unchanged = _plan_databases(store, snapshot, selection, extra)
-    vault = StoreVault(store.reader, None, os.path.join(store.folder, b"work"))
-    for work in databases:
-        if work.state is not None:
-            steps += [
-                replace(step, path=work.resource.name, resource=work.resource.name)
-                for step in work.resource.plan(work.state, vault)
-            ]
-        else:
-            steps.append(Step("remove", work.resource.name, work.resource.name, "database"))
-    return Work(snapshot, selection, trees, databases, unchanged, steps, unrestorable)
-
-
-def _reclaims(plan: TreePlan, project: bytes) -> list[Step]:
-    """Return what will be asked of an installer's cache."""
-    root = plan.target.root
-    return [
-        Step(RECLAIM, root.name, show_path(root, path, project), f"from a cache: {label}")
-        for path, lost in sorted(plan.lost.items())
-        if (label := distribution_label(plan.target, lost))
-    ]
-
-
-def _was_database(live: Present, tree: bytes, path: bytes) -> bool:
-    """Return whether a tree has a database at a path; what became of it, its state says."""
-    entry = find_entry(live.load, tree, path)
-    return entry is not None and entry.kind is Kind.DATABASE
-
-
-def _plan_databases(
-    store: Store, snapshot: Snapshot, selection: Selection, extra: set[bytes]
-) -> tuple[list[DatabaseWork], list[ResourceState]]:
-    """Return what has to be done to databases, and the states of those that are as they were.
-
-    Args:
-        store: Where the snapshot is.
-        snapshot: What is put back.
-        selection: Which part of it.
-        extra: Live databases that the snapshot's trees do not have.
-    """
-    project = os.fsencode(snapshot.project)
-    vault = StoreVault(store.reader, None, os.path.join(store.folder, b"work"))
-    found: list[DatabaseWork] = []
-    unchanged: list[ResourceState] = []
-    known: set[bytes] = set()
-    for state in snapshot.states:
-        if is_tree(state):
-            continue
-        path = os.fsencode(state.location)
-        known.add(path)
-        if _database_selected(path, state.category, selection):
-            resource = resource_from(state)
-            if resource.plan(state, vault):
-                found.append(DatabaseWork(path, resource, state, present=os.path.lexists(path)))
-            else:
-                unchanged.append(state)
-    found += [
-        DatabaseWork(path, database(path, project), None, present=True)
-        for path in sorted(extra - known)
-        if _database_selected(path, Category.DATABASES, selection)
-    ]
-    return found, unchanged
-
-
-def _database_selected(path: bytes, category: Category, selection: Selection) -> bool:
-    if selection.categories and category not in selection.categories:
-        return False
-    return not selection.paths or any(
-        path == chosen or path.startswith(chosen.rstrip(b"/") + b"/") for chosen in selection.paths
-    )
+from rollback.work import RECLAIM, Work
+from rollback.writing import Linking
 
 
 class Restorer:
@@ -236,7 +105,7 @@ class Restorer:
             self._sync_stages()
             self._apply()
             reach("restore.verify")
-            self._verify()
+            Verifier(self.store, self.operation, self.work, self.notes, self._vault).run()
         self._unstage()
         return undo
 
@@ -498,108 +367,6 @@ class Restorer:
         scratch = os.path.join(self.store.work(self.operation.seq), b"vault")
         os.makedirs(scratch, mode=0o700, exist_ok=True)
         return StoreVault(self.store.reader, None, scratch)
-
-    def _verify(self) -> None:
-        """Read the state again, compare, and let the index describe it from now on.
-
-        Raises:
-            RestoreIncomplete: Something differs; the first of it is named.
-        """
-        wrong: list[str] = []
-        work = self.store.work(self.operation.seq)
-        with self.store.catalog.transaction():
-            writer = BlobWriter(self.store.reader, f"{self.operation.seq:08d}-v")
-            try:
-                for plan in self.work.trees:
-                    root = plan.target.root
-                    resolver = KeepingResolver(
-                        root, writer, work, lambda: self.store.free() // 2, expect_known=True
-                    )
-                    found = capture_tree(
-                        root, self.store.reader, resolver,
-                        update_index=True,
-                    )  # fmt: skip
-                    writer.settle()
-                    wrong += self._differences(plan, found.tree)
-                reach("restore.index")
-                writer.finish()
-                self._learn()
-            except BaseException:
-                writer.abandon()
-                raise
-        for item in self.work.databases:
-            if item.state is not None:
-                item.resource.verify(item.state, self._vault())
-        if wrong:
-            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-            raise RestoreIncomplete(
-                f"after the rollback {wrong[0]}{more}",
-                hint="end what still writes to the project, then run the same rollback again",
-            )
-
-    def _learn(self) -> None:
-        """Remember what the content was that the store lost: the next plan will know it again."""
-        load = self.store.reader.tree
-        for plan in self.work.trees:
-            for path, digest in plan.known.items():
-                entry = find_entry(load, plan.target.tree, path)
-                if entry is not None and entry.ref:
-                    self.store.catalog.learn_digest(entry.ref, digest)
-
-    def _differences(self, plan: TreePlan, tree: bytes) -> Iterator[str]:
-        target, root = plan.target, plan.target.root
-        for pair in Comparison(self.store.reader.records, expand=True).compare(tree, target.tree):
-            if not is_selected(root, pair.path, self.work.selection):
-                continue
-            if root.excluded is not None and root.excluded(pair.path):
-                continue
-            if self._acceptable(plan, pair):
-                continue
-            shown = os.fsdecode(os.path.join(root.path, pair.path))
-            if pair.new is None:
-                yield f"{shown} is there, but not in the snapshot"
-            elif pair.old is None:
-                yield f"{shown} is missing"
-            else:
-                yield f"{shown} differs from the snapshot"
-
-    def _acceptable(self, plan: TreePlan, pair: Pair) -> bool:
-        target, path, old, new = plan.target, pair.path, pair.old, pair.new
-        apart = (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
-        # What is lost is named as not put back; no other path may differ.
-        if path in plan.lost or any(e is not None and e.kind in apart for e in (old, new)):
-            return True
-        if new is None:
-            kept = target.present and target.root.keep_extra(path)
-            return kept or (old is not None and old.kind is Kind.DIRECTORY)
-        if old is None or old.kind is not new.kind:
-            return False
-        partial = bool(self.work.selection.paths or self.work.selection.categories)
-        if new.kind is Kind.DIRECTORY and partial:
-            return True
-        if metadata_differs(old, new) and not self._noted(target.root, path):
-            return False
-        return new.kind is not Kind.FILE or self._same(plan, path, (old.ref, new.ref))
-
-    def _noted(self, root: Root, path: bytes) -> bool:
-        shown = os.fsdecode(os.path.join(root.path, path))
-        return any(note.what == shown for note in self.notes)
-
-    def _same(self, plan: TreePlan, path: bytes, refs: tuple[bytes, bytes]) -> bool:
-        one, other = refs
-        if one == other:
-            return True
-        root = plan.target.root
-        wanted = plan.known.get(path) or self._digest(root, path, other)
-        return self._digest(root, path, one) == wanted
-
-    def _digest(self, root: Root, path: bytes, blob: bytes) -> bytes:
-        place = self.store.reader.place(blob)
-        if place.kind is not BlobKind.INODE:
-            return blob
-        intact = functools.partial(root.intact, path)
-        with open_blob(self.store.folder, place.kind, blob, intact) as file:
-            return hashlib.file_digest(file, "sha256").digest()
 
     def _note(self, plan: TreePlan, path: bytes, why: str) -> None:
         shown = os.fsdecode(os.path.join(plan.target.root.path, path))

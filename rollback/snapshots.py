@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rollback.capture import Captured, KeepingResolver, capture_tree
+from rollback.capture import Captured, capture_tree
 from rollback.errors import CaptureFailed, NoSpace, RollbackError, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.inventory import EngineSettings, Inventory, database
+from rollback.keeping import KeepingResolver
 from rollback.model import Category, Operation, ResourceState, Skip, Snapshot
 from rollback.reports import SnapshotReport
 from rollback.resources.base import Resource, Root

@@ -12,7 +12,8 @@ from driving import Project, scratch_project
 from faults.cases import Case
 from faults.states import State, project_in
 from property.many import round_trip
-from rollback.capture import Job, KeepingResolver
+from rollback.capture import Job
+from rollback.keeping import KeepingResolver
 from rollback.reading import Kept
 from trees import Act, Step, carry_out, damage, trees
 

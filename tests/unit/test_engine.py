@@ -191,12 +191,12 @@ def test_a_rollback_that_cannot_be_prepared_changes_nothing(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the intent is written, every error means that nothing happened."""
-    from rollback import build  # noqa: PLC0415
+    from rollback import writing  # noqa: PLC0415
 
     taken = project.snapshot().snapshot
     (project.root / "train.py").write_text("edited")
     spoilt = manifest(project.root)
-    _failing(monkeypatch, build, "stage.file", errno.ENOSPC)
+    _failing(monkeypatch, writing, "stage.file", errno.ENOSPC)
     with pytest.raises(RollbackError, match="nothing was changed"):
         project.rollback(taken)
     monkeypatch.undo()

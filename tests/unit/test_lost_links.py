@@ -13,10 +13,11 @@ import pytest
 
 from gitrepo import repository
 from manifest import assert_back, differences, manifest
-from rollback.capture import Job, KeepingResolver
+from rollback.capture import Job
 from rollback.engine import Engine
 from rollback.errors import StoreCorrupt
 from rollback.inventory import EngineSettings
+from rollback.keeping import KeepingResolver
 from rollback.model import Kind, Snapshot
 from rollback.reading import Kept
 from rollback.reports import RestoreOutcome, Selection

@@ -1,0 +1,149 @@
+"""Proving that a restore did what it said: the state is read again and compared."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+from rollback.capture import capture_tree
+from rollback.difference import Comparison, Pair, find_entry, metadata_differs
+from rollback.errors import RestoreIncomplete
+from rollback.failpoints import reach
+from rollback.keeping import KeepingResolver
+from rollback.model import Kind, Operation, Skip
+from rollback.plan import TreePlan, is_selected
+from rollback.resources.base import Root
+from rollback.store.blobs import BlobWriter, open_blob
+from rollback.store.catalog import BlobKind
+from rollback.store.store import Store
+from rollback.store.vault import StoreVault
+from rollback.work import Work
+
+
+class Verifier:
+    """Reads everything again after a restore.
+
+    Args:
+        store: Its lock is held.
+        operation: The restore.
+        work: What it was to do.
+        notes: What it could not do, and said so; that may differ.
+        vault: Where databases find their content.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        operation: Operation,
+        work: Work,
+        notes: Sequence[Skip],
+        vault: Callable[[], StoreVault],
+    ) -> None:
+        self.store = store
+        self.operation = operation
+        self.work = work
+        self.noted = {note.what for note in notes}
+        self.vault = vault
+
+    def run(self) -> None:
+        """Read the state again, compare, and let the index describe it from now on.
+
+        Raises:
+            RestoreIncomplete: Something differs; the first of it is named.
+        """
+        wrong: list[str] = []
+        work = self.store.work(self.operation.seq)
+        with self.store.catalog.transaction():
+            writer = BlobWriter(self.store.reader, f"{self.operation.seq:08d}-v")
+            try:
+                for plan in self.work.trees:
+                    root = plan.target.root
+                    resolver = KeepingResolver(
+                        root, writer, work, lambda: self.store.free() // 2, expect_known=True
+                    )
+                    found = capture_tree(
+                        root, self.store.reader, resolver,
+                        update_index=True,
+                    )  # fmt: skip
+                    writer.settle()
+                    wrong += self._differences(plan, found.tree)
+                reach("restore.index")
+                writer.finish()
+                self._learn()
+            except BaseException:
+                writer.abandon()
+                raise
+        for item in self.work.databases:
+            if item.state is not None:
+                item.resource.verify(item.state, self.vault())
+        if wrong:
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise RestoreIncomplete(
+                f"after the rollback {wrong[0]}{more}",
+                hint="end what still writes to the project, then run the same rollback again",
+            )
+
+    def _learn(self) -> None:
+        """Remember what the content was that the store lost: the next plan will know it again."""
+        load = self.store.reader.tree
+        for plan in self.work.trees:
+            for path, digest in plan.known.items():
+                entry = find_entry(load, plan.target.tree, path)
+                if entry is not None and entry.ref:
+                    self.store.catalog.learn_digest(entry.ref, digest)
+
+    def _differences(self, plan: TreePlan, tree: bytes) -> Iterator[str]:
+        target, root = plan.target, plan.target.root
+        for pair in Comparison(self.store.reader.records, expand=True).compare(tree, target.tree):
+            if not is_selected(root, pair.path, self.work.selection):
+                continue
+            if root.excluded is not None and root.excluded(pair.path):
+                continue
+            if self._acceptable(plan, pair):
+                continue
+            shown = os.fsdecode(os.path.join(root.path, pair.path))
+            if pair.new is None:
+                yield f"{shown} is there, but not in the snapshot"
+            elif pair.old is None:
+                yield f"{shown} is missing"
+            else:
+                yield f"{shown} differs from the snapshot"
+
+    def _acceptable(self, plan: TreePlan, pair: Pair) -> bool:
+        target, path, old, new = plan.target, pair.path, pair.old, pair.new
+        apart = (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
+        # What is lost is named as not put back; no other path may differ.
+        if path in plan.lost or any(e is not None and e.kind in apart for e in (old, new)):
+            return True
+        if new is None:
+            kept = target.present and target.root.keep_extra(path)
+            return kept or (old is not None and old.kind is Kind.DIRECTORY)
+        if old is None or old.kind is not new.kind:
+            return False
+        partial = bool(self.work.selection.paths or self.work.selection.categories)
+        if new.kind is Kind.DIRECTORY and partial:
+            return True
+        if metadata_differs(old, new) and not self._noted(target.root, path):
+            return False
+        return new.kind is not Kind.FILE or self._same(plan, path, (old.ref, new.ref))
+
+    def _noted(self, root: Root, path: bytes) -> bool:
+        return os.fsdecode(os.path.join(root.path, path)) in self.noted
+
+    def _same(self, plan: TreePlan, path: bytes, refs: tuple[bytes, bytes]) -> bool:
+        one, other = refs
+        if one == other:
+            return True
+        root = plan.target.root
+        wanted = plan.known.get(path) or self._digest(root, path, other)
+        return self._digest(root, path, one) == wanted
+
+    def _digest(self, root: Root, path: bytes, blob: bytes) -> bytes:
+        place = self.store.reader.place(blob)
+        if place.kind is not BlobKind.INODE:
+            return blob
+        intact = functools.partial(root.intact, path)
+        with open_blob(self.store.folder, place.kind, blob, intact) as file:
+            return hashlib.file_digest(file, "sha256").digest()

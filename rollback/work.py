@@ -1,0 +1,144 @@
+"""What a restore will do, as a value: every root and every database compared with a snapshot."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from rollback.difference import find_entry
+from rollback.inventory import database, is_tree, resource_from, target_from
+from rollback.model import Category, Kind, ResourceState, Skip, Snapshot, Step
+from rollback.plan import TreePlan, plan_tree, show_path, steps_of
+from rollback.present import Present
+from rollback.reclaim import distribution_label, lost_skips
+from rollback.reports import RestorePlan, Selection
+from rollback.resources.base import Resource
+from rollback.store.store import Store
+from rollback.store.vault import StoreVault
+
+RECLAIM = "reinstall"
+"""Action of a step that fetches a file again whose content the store lost."""
+
+
+@dataclass(slots=True)
+class DatabaseWork:
+    """One live database: what it shall be (None: absent), and whether it is there now."""
+
+    path: bytes
+    resource: Resource
+    state: ResourceState | None
+    present: bool
+
+
+@dataclass(slots=True)
+class Work:
+    """Everything that a restore will do; the public plan is made from it."""
+
+    snapshot: Snapshot
+    selection: Selection
+    trees: list[TreePlan]
+    databases: list[DatabaseWork]
+    unchanged: list[ResourceState]
+    steps: list[Step]
+    unrestorable: list[Skip]
+
+    @property
+    def public(self) -> RestorePlan:
+        """The plan as a value for callers."""
+        return RestorePlan(
+            self.snapshot, tuple(self.steps), self.selection, tuple(self.unrestorable)
+        )
+
+
+def make_plan(store: Store, snapshot: Snapshot, selection: Selection) -> Work:
+    """Compare the present with a snapshot and return what a restore would do; reads only."""
+    trees: list[TreePlan] = []
+    steps: list[Step] = []
+    unrestorable: list[Skip] = []
+    project = os.fsencode(snapshot.project)
+    extra: set[bytes] = set()
+    for state in snapshot.states:
+        if not is_tree(state):
+            continue
+        target = target_from(state, store.reader)
+        live = Present(target.root, store.reader)
+        plan = plan_tree(target, live, selection)
+        root = target.root
+        extra |= {
+            os.path.join(root.path, path)
+            for path in live.captured.databases
+            if not _was_database(live, target.tree, path)
+        }
+        trees.append(plan)
+        steps += steps_of(plan, project) + _reclaims(plan, project)
+        unrestorable += [*plan.unrestorable, *lost_skips(plan, store.reader)]
+    databases, unchanged = _plan_databases(store, snapshot, selection, extra)
+    vault = StoreVault(store.reader, None, os.path.join(store.folder, b"work"))
+    for work in databases:
+        if work.state is not None:
+            steps += [
+                replace(step, path=work.resource.name, resource=work.resource.name)
+                for step in work.resource.plan(work.state, vault)
+            ]
+        else:
+            steps.append(Step("remove", work.resource.name, work.resource.name, "database"))
+    return Work(snapshot, selection, trees, databases, unchanged, steps, unrestorable)
+
+
+def _reclaims(plan: TreePlan, project: bytes) -> list[Step]:
+    """Return what will be asked of an installer's cache."""
+    root = plan.target.root
+    return [
+        Step(RECLAIM, root.name, show_path(root, path, project), f"from a cache: {label}")
+        for path, lost in sorted(plan.lost.items())
+        if (label := distribution_label(plan.target, lost))
+    ]
+
+
+def _was_database(live: Present, tree: bytes, path: bytes) -> bool:
+    """Return whether a tree has a database at a path; what became of it, its state says."""
+    entry = find_entry(live.load, tree, path)
+    return entry is not None and entry.kind is Kind.DATABASE
+
+
+def _plan_databases(
+    store: Store, snapshot: Snapshot, selection: Selection, extra: set[bytes]
+) -> tuple[list[DatabaseWork], list[ResourceState]]:
+    """Return what has to be done to databases, and the states of those that are as they were.
+
+    Args:
+        store: Where the snapshot is.
+        snapshot: What is put back.
+        selection: Which part of it.
+        extra: Live databases that the snapshot's trees do not have.
+    """
+    project = os.fsencode(snapshot.project)
+    vault = StoreVault(store.reader, None, os.path.join(store.folder, b"work"))
+    found: list[DatabaseWork] = []
+    unchanged: list[ResourceState] = []
+    known: set[bytes] = set()
+    for state in snapshot.states:
+        if is_tree(state):
+            continue
+        path = os.fsencode(state.location)
+        known.add(path)
+        if _database_selected(path, state.category, selection):
+            resource = resource_from(state)
+            if resource.plan(state, vault):
+                found.append(DatabaseWork(path, resource, state, present=os.path.lexists(path)))
+            else:
+                unchanged.append(state)
+    found += [
+        DatabaseWork(path, database(path, project), None, present=True)
+        for path in sorted(extra - known)
+        if _database_selected(path, Category.DATABASES, selection)
+    ]
+    return found, unchanged
+
+
+def _database_selected(path: bytes, category: Category, selection: Selection) -> bool:
+    if selection.categories and category not in selection.categories:
+        return False
+    return not selection.paths or any(
+        path == chosen or path.startswith(chosen.rstrip(b"/") + b"/") for chosen in selection.paths
+    )

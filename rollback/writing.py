@@ -1,0 +1,307 @@
+"""Writing files from the store: each proven while it is written, and read again.
+
+What is written is held against the manifest: size, mode, mtime, SHA-256.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import BufferedReader
+
+from rollback.errors import DrillFailed, StoreCorrupt, damaged
+from rollback.failpoints import reach
+from rollback.folders import FolderCache, cached, split
+from rollback.metadata import set_metadata
+from rollback.model import Entry, Policy
+from rollback.reading import clone, segments
+from rollback.resources.base import Root
+from rollback.store.blobs import BlobReader, file_path, open_blob
+from rollback.store.catalog import BlobKind, Place
+from rollback.store.codec import inode_id
+from rollback.store.pages import CHUNK
+from rollback.walk import open_root
+
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class FileJob:
+    """A file to write: where, what, from which blob, and whether a link will do."""
+
+    path: bytes
+    entry: Entry
+    place: Place
+    link: bool
+
+
+@dataclass(slots=True)
+class Built:
+    """What a build wrote: files and bytes of content, and what could not be made."""
+
+    files: int = 0
+    size: int = 0
+    notes: list[tuple[bytes, str]] = field(default_factory=list)
+
+    def add(self, other: Built) -> None:
+        """Add what another build wrote."""
+        self.files += other.files
+        self.size += other.size
+        self.notes += other.notes
+
+
+@dataclass(frozen=True, slots=True)
+class Linking:
+    """What is known of files that the store holds by a link; paths are those of the build.
+
+    Attributes:
+        may: Whether the file at a path may share its inode with the store.
+        intact: Whether a linked file whose signature changed still holds what its owner wrote.
+        share_large: Whether large blobs are linked instead of copied, for want of space.
+    """
+
+    may: Callable[[bytes], bool]
+    intact: Callable[[bytes, BufferedReader], bool | None]
+    share_large: bool = False
+
+    @classmethod
+    def of(cls, root: Root, *, undo: bool, path_of: Callable[[bytes], bytes] | None) -> Linking:
+        """Return what holds for a root.
+
+        A snapshot links only what its root's policy allows, so its links may be linked again.
+        What a rollback displaced was moved into the store whatever its policy.
+
+        Args:
+            root: The root.
+            undo: Whether the snapshot is what a rollback displaced.
+            path_of: Path in the root of a path of the build, where they differ.
+        """
+        real = path_of or (lambda path: path)
+
+        def may(path: bytes) -> bool:
+            return not undo or root.policy(real(path)) is Policy.LINK
+
+        return cls(may, lambda path, file: root.intact(real(path), file))
+
+
+def write_files(reader: BlobReader, target: bytes, jobs: list[FileJob], linking: Linking) -> Built:
+    """Write files below `target`, then read them again and compare.
+
+    Raises:
+        StoreCorrupt: A blob is damaged; its file is not left behind.
+        DrillFailed: What was written reads differently.
+    """
+    built = Built()
+    fd = open_root(target)
+    try:
+        plain = not _inherits_acl(fd)
+        with cached(fd) as folders:
+            for job in jobs:
+                reach("stage.file")
+                if job.link:
+                    _link_blob(reader.folder, folders, job, linking)
+                else:
+                    if job.place.kind is BlobKind.INODE:
+                        _copy_inode(reader.folder, folders.open(split(job.path)[0]), job, linking)
+                        _prove(folders, job)
+                    else:
+                        built.notes += _write_one(reader, folders, job, plain=plain)
+                    built.size += job.entry.size
+                built.files += 1
+    finally:
+        os.close(fd)
+    return built
+
+
+def _share_blob(store: bytes, parent: int, name: bytes, job: FileJob) -> None:
+    """Put a large blob itself in place, proven first: the disk has no room for a copy."""
+    blob = job.entry.ref
+    with open_blob(store, BlobKind.LOOSE, blob) as source:
+        if hashlib.file_digest(source, "sha256").digest() != blob:
+            raise damaged(blob, f"it is the content of {os.fsdecode(job.path)}")
+        path = file_path(store, BlobKind.LOOSE, blob)
+        os.link(path, name, dst_dir_fd=parent, follow_symlinks=False)
+        set_metadata(source.fileno(), job.entry)
+
+
+def _link_blob(store: bytes, folders: FolderCache, job: FileJob, linking: Linking) -> None:
+    blob = job.entry.ref
+    folder, name = split(job.path)
+    parent = folders.open(folder)
+    if job.place.kind is BlobKind.LOOSE:
+        _share_blob(store, parent, name, job)
+        return
+    source = file_path(store, BlobKind.INODE, blob)
+    try:
+        os.link(source, name, dst_dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        raise damaged(blob, "its file is missing") from None
+    except OSError as error:
+        if error.errno in {errno.EXDEV, errno.EMLINK, errno.EPERM}:
+            _copy_inode(store, parent, job, linking)
+            return
+        raise
+    info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if inode_id(info) != blob:
+        os.unlink(name, dir_fd=parent)
+        _copy_inode(store, parent, job, linking)
+        return
+    if stat.S_IMODE(info.st_mode) != job.entry.mode:
+        os.chmod(name, job.entry.mode, dir_fd=parent)
+
+
+def _copy_inode(store: bytes, parent: int, job: FileJob, linking: Linking) -> None:
+    entry = job.entry
+    fd = os.open(split(job.path)[1], _CREATE, 0o600, dir_fd=parent)
+    try:
+        with _open(store, job, linking) as source:
+            while chunk := source.read(CHUNK):
+                write_all(fd, chunk)
+        set_metadata(fd, entry)
+    finally:
+        os.close(fd)
+
+
+def _open(store: bytes, job: FileJob, linking: Linking) -> BufferedReader:
+    def intact(file: BufferedReader) -> bool | None:
+        return linking.intact(job.path, file)
+
+    return open_blob(store, job.place.kind, job.entry.ref, intact)
+
+
+def _write_one(
+    reader: BlobReader, folders: FolderCache, job: FileJob, *, plain: bool
+) -> list[tuple[bytes, str]]:
+    """Write a packed blob, proven, and read the file again through its handle."""
+    folder, name = split(job.path)
+    entry = job.entry
+    content = reader.read_at(job.place, entry.ref)
+    if hashlib.sha256(content).digest() != entry.ref:
+        raise damaged(entry.ref, f"it is the content of {os.fsdecode(job.path)}")
+    notes: list[str] = []
+    fd = os.open(name, _CREATE, entry.mode & 0o777, dir_fd=folders.open(folder))
+    try:
+        write_all(fd, content)
+        info = os.fstat(fd)
+        made = (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+        if plain and not entry.xattrs and made == (entry.mode, entry.uid, entry.gid):
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        else:
+            notes = set_metadata(fd, entry)
+        info = os.fstat(fd)
+        found = (stat.S_IMODE(info.st_mode), info.st_mtime_ns, info.st_size)
+        if found != (entry.mode, entry.mtime_ns, entry.size):
+            raise _differs(job.path, f"mode, mtime, size are {found}")
+        if os.pread(fd, entry.size + 1, 0) != content:
+            raise _differs(job.path, "its content differs")
+    finally:
+        os.close(fd)
+    return [(job.path, why) for why in notes]
+
+
+def _inherits_acl(folder: int) -> bool:
+    """Return whether files made below a folder get an access list that nobody asked for."""
+    try:
+        return bool(os.getxattr(folder, "system.posix_acl_default"))
+    except OSError:
+        return False
+
+
+def write_large(store: bytes, folders: FolderCache, job: FileJob, linking: Linking) -> Built:
+    """Copy or clone a large blob, holes kept, and prove it while it is copied."""
+    folder, name = split(job.path)
+    reach("stage.file")
+    fd = os.open(name, _CREATE, 0o600, dir_fd=folders.open(folder))
+    try:
+        with _open(store, job, linking) as source:
+            from_fd = source.fileno()
+            info = os.fstat(from_fd)
+            digest = hashlib.sha256()
+            cloned = clone(from_fd, fd)
+            buffer = bytearray(4 * CHUNK)
+            for start, end, hole in segments(from_fd, info):
+                if hole:
+                    _hash_hole(digest, end - start)
+                else:
+                    _copy_hashed((from_fd, fd), (start, end), digest, buffer, write=not cloned)
+            os.ftruncate(fd, info.st_size)
+        if job.place.kind is BlobKind.LOOSE and digest.digest() != job.entry.ref:
+            raise damaged(job.entry.ref, f"it is the content of {os.fsdecode(job.path)}")
+        notes = [(job.path, why) for why in set_metadata(fd, job.entry)]
+    finally:
+        os.close(fd)
+    return Built(1, job.entry.size, notes)
+
+
+def _copy_hashed(
+    fds: tuple[int, int],
+    span: tuple[int, int],
+    digest: hashlib._Hash,
+    buffer: bytearray,
+    *,
+    write: bool,
+) -> None:
+    source, target = fds
+    at, end = span
+    while at < end:
+        view = memoryview(buffer)[: min(len(buffer), end - at)]
+        got = os.preadv(source, [view], at)
+        if not got:
+            raise StoreCorrupt("a blob became shorter", hint="guard verify --repair")
+        digest.update(view[:got])
+        done = 0
+        while write and done < got:
+            done += os.pwrite(target, view[done:got], at + done)
+        at += got
+
+
+def _hash_hole(digest: hashlib._Hash, count: int) -> None:
+    zeros = bytes(min(count, CHUNK))
+    while count > 0:
+        digest.update(zeros[: min(count, CHUNK)])
+        count -= CHUNK
+
+
+def _prove(folders: FolderCache, job: FileJob) -> None:
+    """Read a file that was written and compare it with its entry.
+
+    Raises:
+        DrillFailed: It reads differently.
+    """
+    folder, name = split(job.path)
+    entry = job.entry
+    parent = folders.open(folder)
+    info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    found = (stat.S_IMODE(info.st_mode), info.st_mtime_ns, info.st_size)
+    if found != (entry.mode, entry.mtime_ns, entry.size):
+        raise _differs(job.path, f"mode, mtime, size are {found}")
+    if job.place.kind is BlobKind.INODE or not entry.mode & 0o400:
+        return
+    fd = os.open(name, _READ, dir_fd=parent)
+    try:
+        digest = hashlib.sha256()
+        while chunk := os.read(fd, CHUNK):
+            digest.update(chunk)
+    finally:
+        os.close(fd)
+    if digest.digest() != entry.ref:
+        raise _differs(job.path, "its content differs")
+
+
+def _differs(path: bytes, why: str) -> DrillFailed:
+    return DrillFailed(
+        f"{os.fsdecode(path)} does not read as it was written: {why}",
+        hint="check the disk; guard verify reads the whole store",
+    )
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """Write all of `content`."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
