@@ -85,6 +85,24 @@ class Scene:
             "PRAGMA user_version = 7",
         )
 
+    def spoil_half(self) -> None:
+        """Do the same so that the file alone is a third state: the end of it lies beside it."""
+        self.spoil()
+        db = sqlite3.connect(self.database, isolation_level=None)
+        wal = db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        if wal:
+            db.execute("UPDATE runs SET note = 'halfway'")
+            db.execute("PRAGMA user_version = 6")
+        else:
+            db.execute("CREATE TABLE pages AS SELECT id, zeroblob(900) AS page FROM runs")
+        db.close()
+        if wal:
+            crash(self.database, "UPDATE runs SET note = 'new'", "PRAGMA user_version = 7")
+        else:
+            # The second statement drives what the first one wrote out of a cache of five pages.
+            evict = "UPDATE pages SET page = randomblob(900)"
+            crash(self.database, "BEGIN", "UPDATE runs SET note = 'half'", evict)
+
     def listing(self) -> dict[str, bytes]:
         """Return name and content of what lies in the project, except the index of a log."""
         files = self.database.parent.iterdir()
@@ -230,6 +248,31 @@ def test_hurt_at_a_named_place(
         assert scene.restore() == 0
         assert scene.look(server) == old
     assert not [name for name in scene.listing() if name.startswith(".guard")]
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+@pytest.mark.parametrize("then", ["rest", "crashed"])
+def test_killed_between_two_renames_there_is_one_state_or_the_other(
+    tmp_path: Path, mode: str, then: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the live state is in its log or journal, and some of the recorded one may be, too."""
+    scene = Scene(tmp_path, mode, then)
+    old, new = "[(200, 0, 'old')]", "[(5, 7, 'new')]"
+    for number in range(1, 6):
+        scene.spoil_half()
+        assert scene.look(None) == new
+        assert any(name.endswith(("-wal", "-journal")) for name in scene.listing())
+        monkeypatch.setenv("GUARD_FAILPOINT", f"sqlite.swap:kill@{number}")
+        status = scene.restore()
+        monkeypatch.delenv("GUARD_FAILPOINT")
+        assert scene.look(None) in {old, new}
+        assert scene.restore() == 0
+        assert scene.look(None) == old
+        assert scene.listing() == scene.before
+        if status == 0:
+            break
+    assert status == 0
+    assert number > (1 if then == "rest" else 3)
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("delete", "rest"), ("delete", "served")])

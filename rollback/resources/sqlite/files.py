@@ -80,10 +80,15 @@ class Files:
         Raises:
             OSError: It is absent, a link, or nothing that can be read like a file.
         """
-        fd = os.open(self.name + suffix, _READ | flags, dir_fd=self.folder)
+        return self.open_name(self.name + suffix, flags)
+
+    def open_name(self, name: bytes, flags: int = 0) -> int:
+        """Open a regular file of the folder, as `open` does."""
+        fd = os.open(name, _READ | flags, dir_fd=self.folder)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise OSError(errno.EINVAL, "it is not a regular file", os.fsdecode(self.path + suffix))
+            shown = os.path.join(os.path.dirname(self.path), name)
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fsdecode(shown))
         return fd
 
     def head(self, suffix: bytes = b"") -> bytes:

@@ -39,6 +39,8 @@ from rollback.resources.sqlite.record import Metadata, Mode, Record
 _RETRY_S = 0.05
 _PAGES = 4096
 _CACHE_KIB = 65_536
+_CHUNK = 1 << 20
+_WHOLE = b"-whole"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNLOCKABLE = {errno.ENOENT, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EACCES, errno.EROFS}
 _SPOILT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -77,7 +79,7 @@ class Restorer:
 
     def clean(self) -> None:
         """Remove what a killed restore staged beside the database."""
-        for suffix in (b"", *SIDE_FILES):
+        for suffix in (b"", _WHOLE, *SIDE_FILES):
             self._unlink(self._staged_name(suffix))
 
     # Byte for byte.
@@ -88,28 +90,73 @@ class Restorer:
         try:
             for suffix, blob, meta in staged:
                 self._stage(suffix, blob, meta)
+            whole = self._stage_whole()
             self._make_room()
-            self._swap([suffix for suffix, _, _ in staged])
+            self._settle()
+            self._swap([suffix for suffix, _, _ in staged], whole=whole)
         except BaseException:
             self.clean()
             raise
 
-    def _swap(self, suffixes: list[bytes]) -> None:
-        with self._locked():
+    def _swap(self, suffixes: list[bytes], *, whole: bool) -> None:
+        """Rename what was staged into place; at each step there is one state or the other.
+
+        The live file alone is the state that it had (`_settle`). Side files never come to lie
+        beside it, but beside a file that holds all that is in them already.
+        """
+        moves = [(suffix, suffix) for suffix in reversed(suffixes)]
+        if whole:
+            moves.insert(0, (_WHOLE, b""))
+        with self._locked(self.files.name), self._locked(self._staged_name(_WHOLE)):
             # An opener of the old file meets our lock until the new one is in its place, and
             # who opens the new one finds exactly the side files that belong to it.
             for suffix in SIDE_FILES:
                 if self.files.is_file(suffix):
                     self._unlink(self.files.name + suffix)
-            for suffix in reversed(suffixes):
+            for staged, suffix in moves:
                 reach("sqlite.swap")
                 os.rename(
-                    self._staged_name(suffix),
+                    self._staged_name(staged),
                     self.files.name + suffix,
                     src_dir_fd=self.files.folder,
                     dst_dir_fd=self.files.folder,
                 )
             sync_folder(self.files.folder)
+
+    def _settle(self) -> None:
+        """Let SQLite bring what lies beside the live file into it.
+
+        What it has to say of that is left unheard: a file that it does not read is no better
+        with its side files than without, and the undo snapshot has them all.
+        """
+        if not self.files.is_file() or not self.files.sides():
+            return
+        with (
+            contextlib.suppress(sqlite3.Error, Blocked),
+            sql.connect(self.files.path, "rw", wait_s=min(self.wait_s, 1.0)) as live,
+        ):
+            self._refuse_another_file(live)
+            live.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def _stage_whole(self) -> bool:
+        """Stage the database with its side files brought into it; say whether there is one."""
+        telling = any(side.suffix in {"-wal", "-journal"} for side in self.record.sides)
+        if self.record.mode is Mode.RAW or not telling:
+            return False
+        name = self._staged_name(_WHOLE)
+        try:
+            with self._recovered() as path, open(path, "rb") as source:
+                fd = os.open(name, _CREATE, 0o600, dir_fd=self.files.folder)
+                with os.fdopen(fd, "wb") as target:
+                    shutil.copyfileobj(source, target, _CHUNK)
+                    target.flush()
+                    os.fsync(target.fileno())
+                self.files.set_metadata(self.record.meta, name)
+        except (OSError, sql.NotReadable):
+            self._unlink(name)  # it only bridges a moment, and there may be no space for it
+            return False
+        return True
 
     def _stage(self, suffix: bytes, blob: str, meta: Metadata) -> None:
         """Write verified content beside its place, durable and with its metadata."""
@@ -146,14 +193,14 @@ class Restorer:
                 raise
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[int | None]:
-        """Hold SQLite's exclusive lock on the live file, if there is one.
+    def _locked(self, name: bytes) -> Iterator[int | None]:
+        """Hold SQLite's exclusive lock on a file of the folder, if there is one.
 
         The lock is taken on SQLite's lock bytes, not through SQLite: opening the file would
         roll its journal back or make side files, and a damaged file does not open at all.
         """
         try:
-            fd = self.files.open(flags=os.O_RDWR)
+            fd = self.files.open_name(name, flags=os.O_RDWR)
         except OSError as error:
             # Nothing is there to lock, or only to be replaced; or it may not be written, and
             # then nobody who might be writing it was found either.
@@ -238,7 +285,7 @@ class Restorer:
 
         Its content is in the undo snapshot, and is of no use to whoever has it open.
         """
-        with self._locked() as fd:
+        with self._locked(self.files.name) as fd:
             if fd is None:
                 return
             for suffix in SIDE_FILES:
@@ -249,15 +296,21 @@ class Restorer:
     @contextlib.contextmanager
     def _source(self) -> Iterator[bytes]:
         """Give the snapshot as one file in scratch, in rollback-journal mode."""
+        with self._recovered() as path:
+            with open(path, "r+b") as file:
+                if os.pread(file.fileno(), 2, 18) == b"\2\2":
+                    os.pwrite(file.fileno(), b"\1\1", 18)
+            yield os.fsencode(path)
+
+    @contextlib.contextmanager
+    def _recovered(self) -> Iterator[str]:
+        """Give the snapshot as one file in scratch that needs none beside it."""
         folder = tempfile.mkdtemp(prefix="sqlite-", dir=self.vault.scratch)
         try:
             path = build(self.record, self.vault, folder)
             if self.record.mode is Mode.RECOVER:
                 sql.recover(path)
-            with open(path, "r+b") as file:
-                if os.pread(file.fileno(), 2, 18) == b"\2\2":
-                    os.pwrite(file.fileno(), b"\1\1", 18)
-            yield os.fsencode(path)
+            yield path
         finally:
             shutil.rmtree(folder)
 
