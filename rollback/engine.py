@@ -27,9 +27,10 @@ from rollback.errors import (
 )
 from rollback.failpoints import reach
 from rollback.folders import allow_many_files
+from rollback.history import History, selection_data, selection_from
 from rollback.inventory import EngineSettings, Inventory, is_tree, take_inventory
 from rollback.lock import owner
-from rollback.model import Category, Operation, Snapshot
+from rollback.model import Operation, Snapshot
 from rollback.reports import (
     Difference,
     DrillReport,
@@ -43,7 +44,7 @@ from rollback.reports import (
 )
 from rollback.rescue import write_rescue
 from rollback.restore import Restorer
-from rollback.snapshots import SnapshotTaker, load
+from rollback.snapshots import SnapshotTaker
 from rollback.soundness import Soundness, check_roots
 from rollback.staging import remove_stages
 from rollback.store import placement
@@ -55,12 +56,9 @@ Progress = Callable[[str, int, int], None]
 _T = TypeVar("_T")
 _FRESH_S = 2.0
 _NAMED = 20
-_MOST_DIGITS = 15  # fewer than an id has, and SQLite's integers hold them
-_BEGINS = "SELECT document FROM snapshot WHERE substr(id, 1, ?) = ?"
-_RESTORES = ("rollback", "undo", "redo")
 
 
-class Engine:
+class Engine(History):
     """The snapshot engine of one project.
 
     Args:
@@ -78,7 +76,7 @@ class Engine:
         self.settings = settings
         self.placement = placement.choose(settings.project, settings.store, settings.environ)
         with speaking(StoreUnusable, f"the store {self.placement.path} cannot be opened"):
-            self.store = Store(self.placement.path, create=create)
+            super().__init__(Store(self.placement.path, create=create), settings.project)
         self._planned: tuple[float, Work] | None = None
         self._inventory: Inventory | None = None
 
@@ -203,7 +201,7 @@ class Engine:
             self.store.part_shared()
             self.store.set_reserve()
             write_rescue(self.store)
-        taker = SnapshotTaker(self.store, self.settings, operation, self._newest())
+        taker = SnapshotTaker(self.store, self.settings, operation, self.newest())
         with self._say(CaptureFailed, "the snapshot is there, but its end failed"):
             report = taker.take(self.inspect(), kind=kind, label=label)
         self.update(operation, {"snapshot_id": report.snapshot.id})
@@ -220,79 +218,6 @@ class Engine:
         """Rehearse a snapshot and return the verdict; the project is not touched."""
         with self._say(DrillFailed, "the drill could not be made, the project was not touched"):
             return self._drill_of(snapshot, mode, budget_s).run(progress)
-
-    def find_snapshot(self, reference: str) -> Snapshot:
-        """Return a snapshot by sequence number, prefix of its id, or ``last``.
-
-        What can be read as a number that there is, is one: an id may begin with any digit.
-
-        Raises:
-            NothingToDo: There is none, or the prefix fits several.
-        """
-        if reference == "last":
-            newest = self._newest()
-            if newest is None:
-                raise _nothing("there is no snapshot yet")
-            return newest
-        number = _number(reference)
-        rows = self._query("SELECT document FROM snapshot WHERE seq = ?", (number,))
-        operations = [] if rows else self._operations_like(reference)
-        if not rows and not (operations and operations[0].seq == number):
-            rows = self._query(_BEGINS, (len(reference), reference))
-        if not rows:
-            for operation in operations:
-                identity = str(operation.data.get("snapshot_id", ""))
-                # A snapshot has its operation's id: one that was pruned would be searched forever.
-                if identity not in {"", reference}:
-                    return self.find_snapshot(identity)
-            raise _nothing(f"there is no snapshot {reference}")
-        if len(rows) > 1:
-            raise _nothing(f"{reference} fits {len(rows)} snapshots")
-        return load(rows[0][0])
-
-    def find_operation(self, reference: str) -> Operation:
-        """Return an operation by sequence number, prefix of its id, or ``last``.
-
-        Raises:
-            NothingToDo: There is none, or the prefix fits several.
-        """
-        found = self.operations(1) if reference == "last" else self._operations_like(reference)
-        if len(found) != 1:
-            why = "there is no operation" if not found else f"{len(found)} operations fit"
-            raise _nothing(f"{why} {reference}")
-        return found[0]
-
-    def last_run(self) -> Operation:
-        """Return the newest run that has a snapshot.
-
-        Raises:
-            NothingToDo: There is none.
-        """
-        here = os.path.realpath(self.settings.project)
-        elsewhere = ""
-        for operation in self.store.catalog.operations("WHERE kind = 'run'"):
-            if operation.data.get("snapshot_id"):
-                project = self._project_of(operation)
-                if project in {"", here}:
-                    return operation
-                elsewhere = f": the runs in this store are of {project}"
-        raise _nothing(f"there is no run of {here} to roll back{elsewhere}")
-
-    def _project_of(self, operation: Operation) -> str:
-        """Return the project of a run, for a store may serve several; empty where it is gone."""
-        try:
-            return self.find_snapshot(str(operation.data["snapshot_id"])).project
-        except NothingToDo:
-            return ""
-
-    def snapshots(self) -> list[Snapshot]:
-        """Return all snapshots, newest first; those of rollbacks among them."""
-        return [load(r[0]) for r in self._query("SELECT document FROM snapshot ORDER BY seq DESC")]
-
-    def operations(self, limit: int | None = None) -> list[Operation]:
-        """Return the log, newest first."""
-        found = self.store.catalog.operations()
-        return found if limit is None else found[:limit]
 
     def plan(self, snapshot: Snapshot, selection: Selection) -> RestorePlan:
         """Return what a restore would do; reads only."""
@@ -314,30 +239,9 @@ class Engine:
         if progress is not None:
             progress(kind, 0, len(plan.steps))
         data = {"target_id": plan.snapshot.id, "target_seq": plan.snapshot.seq}
-        data |= _selection_data(plan.selection)
+        data |= selection_data(plan.selection)
         operation = self.begin(kind, data)
         return self._restore(operation, plan)
-
-    def undo_target(self) -> Snapshot:
-        """Return the state that `undo` puts back: what the newest rollback displaced.
-
-        Raises:
-            NothingToDo: There is no rollback that was not taken back already.
-        """
-        return self._top(self._displaced()[0], "rollback to take back")
-
-    def redo_target(self) -> Snapshot:
-        """Return the state that `redo` puts back: what the newest undo displaced.
-
-        Raises:
-            NothingToDo: There is no undo that was not taken back already.
-        """
-        return self._top(self._displaced()[1], "undo to take back")
-
-    def selection_of(self, snapshot: Snapshot) -> Selection:
-        """Return the selection of the restore that displaced a state; undoing it stays in it."""
-        data = self.store.catalog.operation(snapshot.seq).data
-        return _selection_from(data)
 
     def diff(self, old: Snapshot, new: Snapshot | None) -> Difference:
         """Return what differs between two snapshots, or a snapshot and the present."""
@@ -402,7 +306,7 @@ class Engine:
         """Finish the newest restore that died in the middle; older ones it takes the place of."""
         snapshot = self.find_snapshot(str(operation.data["target_id"]))
         self._remove_stages(operation)
-        plan = self.plan(snapshot, _selection_from(operation.data))
+        plan = self.plan(snapshot, selection_from(operation.data))
         intent = {**operation.data, "resumes": operation.seq, "owner": owner()}
         again = self.store.with_room(
             lambda: self.store.catalog.add_operation(operation.kind, intent)
@@ -455,7 +359,7 @@ class Engine:
         try:
             with self._say(RestoreIncomplete, unwritten):
                 reach("restore.finish")
-                reached, identity = self._superseded(operation, undo.id)
+                reached, identity = self.superseded(operation, undo.id)
                 self._end(operation, "done", {**done, "undo_id": identity}, reached)
         except RestoreIncomplete:
             raise
@@ -484,26 +388,6 @@ class Engine:
     def _drill_of(self, snapshot: Snapshot, mode: str, budget_s: float) -> Drill:
         return Drill(self.store, snapshot, mode, budget_s, self.settings.environ or None)
 
-    def _superseded(self, operation: Operation, undo_id: str) -> tuple[list[Operation], str]:
-        """Return the restores that stopped half way and are done with this one, and what to undo.
-
-        Those that wanted the same are one with it: an undo brings back what the first of them
-        displaced. All others are done with once everything was put back: none may be taken up
-        again later, when people have gone on working.
-        """
-        wanted = _intent(operation)
-        pending = [
-            other
-            for other in self.store.catalog.operations("WHERE state = 'applying'")
-            if other.seq != operation.seq
-            and (_intent(other) == wanted or not (wanted[1] or wanted[2]))
-        ]
-        for other in pending:
-            if _intent(other) != wanted:
-                break
-            undo_id = str(other.data["undo_id"])
-        return pending, undo_id
-
     def _work(self, plan: RestorePlan) -> Work:
         """Return the work behind a plan; looked at again where some time has passed."""
         if self._planned is not None:
@@ -512,71 +396,3 @@ class Engine:
             if fresh and (work.snapshot.id, work.selection) == (plan.snapshot.id, plan.selection):
                 return work
         return make_plan(self.store, plan.snapshot, plan.selection)
-
-    def _displaced(self) -> tuple[list[str], list[str]]:
-        """Return what undo and redo would put back, newest last, by going through the log."""
-        undo: list[str] = []
-        redo: list[str] = []
-        for operation in reversed(self.store.catalog.operations("WHERE state = 'done'")):
-            if operation.kind not in _RESTORES:
-                continue
-            if operation.kind == "undo":
-                undo[-1:] = []
-                redo.append(str(operation.data["undo_id"]))
-                continue
-            if operation.kind == "redo":
-                redo[-1:] = []
-            else:
-                redo.clear()
-            undo.append(str(operation.data["undo_id"]))
-        return undo, redo
-
-    def _top(self, displaced: list[str], what: str) -> Snapshot:
-        if not displaced:
-            raise _nothing(f"there is no {what}")
-        return self.find_snapshot(displaced[-1])
-
-    def _newest(self) -> Snapshot | None:
-        rows = self._query(
-            "SELECT document FROM snapshot WHERE kind != 'undo' ORDER BY seq DESC LIMIT 1"
-        )
-        return load(rows[0][0]) if rows else None
-
-    def _operations_like(self, reference: str) -> list[Operation]:
-        operations = self.store.catalog.operations
-        return operations("WHERE seq = ?", (_number(reference),)) or operations(
-            "WHERE substr(id, 1, ?) = ?", (len(reference), reference)
-        )
-
-    def _query(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        with translated(self.store.catalog.path):
-            return self.store.catalog.db.execute(sql, values).fetchall()
-
-
-def _number(reference: str) -> int | None:
-    """Return the sequence number that a reference can be read as."""
-    plain = reference.isascii() and reference.isdecimal() and len(reference) <= _MOST_DIGITS
-    return int(reference) if plain else None
-
-
-def _nothing(message: str) -> NothingToDo:
-    return NothingToDo(message, hint="guard log lists what there is")
-
-
-def _intent(operation: Operation) -> tuple[str, list[str], list[str]]:
-    data = operation.data
-    return str(data["target_id"]), list(data.get("paths", [])), list(data.get("categories", []))
-
-
-def _selection_data(selection: Selection) -> dict[str, Any]:
-    return {
-        "paths": [os.fsdecode(path) for path in selection.paths],
-        "categories": sorted(selection.categories),
-    }
-
-
-def _selection_from(data: Mapping[str, Any]) -> Selection:
-    return Selection(
-        tuple(os.fsencode(path) for path in data.get("paths", [])),
-        frozenset(Category(name) for name in data.get("categories", [])),
-    )

@@ -1,0 +1,216 @@
+"""The log and the snapshots as they are looked up: by number, by id, by what came last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from rollback.errors import NothingToDo
+from rollback.model import Category, Operation, Snapshot
+from rollback.reports import Selection
+from rollback.snapshots import load
+from rollback.store.catalog import translated
+from rollback.store.store import Store
+
+_MOST_DIGITS = 15  # fewer than an id has, and SQLite's integers hold them
+_BEGINS = "SELECT document FROM snapshot WHERE substr(id, 1, ?) = ?"
+_RESTORES = ("rollback", "undo", "redo")
+
+
+class History:
+    """What a store knows of the past; reads only.
+
+    Args:
+        store: Where it is written.
+        project: Whose runs are meant, for a store may serve several.
+    """
+
+    def __init__(self, store: Store, project: str | os.PathLike[str]) -> None:
+        self.store = store
+        self.project = os.path.realpath(project)
+
+    def find_snapshot(self, reference: str) -> Snapshot:
+        """Return a snapshot by sequence number, prefix of its id, or ``last``.
+
+        What can be read as a number that there is, is one: an id may begin with any digit.
+
+        Raises:
+            NothingToDo: There is none, or the prefix fits several.
+        """
+        if reference == "last":
+            newest = self.newest()
+            if newest is None:
+                raise _nothing("there is no snapshot yet")
+            return newest
+        number = _number(reference)
+        rows = self._query("SELECT document FROM snapshot WHERE seq = ?", (number,))
+        operations = [] if rows else self._operations_like(reference)
+        if not rows and not (operations and operations[0].seq == number):
+            rows = self._query(_BEGINS, (len(reference), reference))
+        if not rows:
+            for operation in operations:
+                identity = str(operation.data.get("snapshot_id", ""))
+                # A snapshot has its operation's id: one that was pruned would be searched forever.
+                if identity not in {"", reference}:
+                    return self.find_snapshot(identity)
+            raise _nothing(f"there is no snapshot {reference}")
+        if len(rows) > 1:
+            raise _nothing(f"{reference} fits {len(rows)} snapshots")
+        return load(rows[0][0])
+
+    def find_operation(self, reference: str) -> Operation:
+        """Return an operation by sequence number, prefix of its id, or ``last``.
+
+        Raises:
+            NothingToDo: There is none, or the prefix fits several.
+        """
+        found = self.operations(1) if reference == "last" else self._operations_like(reference)
+        if len(found) != 1:
+            why = "there is no operation" if not found else f"{len(found)} operations fit"
+            raise _nothing(f"{why} {reference}")
+        return found[0]
+
+    def last_run(self) -> Operation:
+        """Return the newest run that has a snapshot.
+
+        Raises:
+            NothingToDo: There is none.
+        """
+        here = self.project
+        elsewhere = ""
+        for operation in self.store.catalog.operations("WHERE kind = 'run'"):
+            if operation.data.get("snapshot_id"):
+                project = self._project_of(operation)
+                if project in {"", here}:
+                    return operation
+                elsewhere = f": the runs in this store are of {project}"
+        raise _nothing(f"there is no run of {here} to roll back{elsewhere}")
+
+    def _project_of(self, operation: Operation) -> str:
+        """Return the project of a run, for a store may serve several; empty where it is gone."""
+        try:
+            return self.find_snapshot(str(operation.data["snapshot_id"])).project
+        except NothingToDo:
+            return ""
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return all snapshots, newest first; those of rollbacks among them."""
+        return [load(r[0]) for r in self._query("SELECT document FROM snapshot ORDER BY seq DESC")]
+
+    def operations(self, limit: int | None = None) -> list[Operation]:
+        """Return the log, newest first."""
+        found = self.store.catalog.operations()
+        return found if limit is None else found[:limit]
+
+    def undo_target(self) -> Snapshot:
+        """Return the state that `undo` puts back: what the newest rollback displaced.
+
+        Raises:
+            NothingToDo: There is no rollback that was not taken back already.
+        """
+        return self._top(self._displaced()[0], "rollback to take back")
+
+    def redo_target(self) -> Snapshot:
+        """Return the state that `redo` puts back: what the newest undo displaced.
+
+        Raises:
+            NothingToDo: There is no undo that was not taken back already.
+        """
+        return self._top(self._displaced()[1], "undo to take back")
+
+    def selection_of(self, snapshot: Snapshot) -> Selection:
+        """Return the selection of the restore that displaced a state; undoing it stays in it."""
+        data = self.store.catalog.operation(snapshot.seq).data
+        return selection_from(data)
+
+    def superseded(self, operation: Operation, undo_id: str) -> tuple[list[Operation], str]:
+        """Return the restores that stopped half way and are done with this one, and what to undo.
+
+        Those that wanted the same are one with it: an undo brings back what the first of them
+        displaced. All others are done with once everything was put back: none may be taken up
+        again later, when people have gone on working.
+        """
+        wanted = _intent(operation)
+        pending = [
+            other
+            for other in self.store.catalog.operations("WHERE state = 'applying'")
+            if other.seq != operation.seq
+            and (_intent(other) == wanted or not (wanted[1] or wanted[2]))
+        ]
+        for other in pending:
+            if _intent(other) != wanted:
+                break
+            undo_id = str(other.data["undo_id"])
+        return pending, undo_id
+
+    def _displaced(self) -> tuple[list[str], list[str]]:
+        """Return what undo and redo would put back, newest last, by going through the log."""
+        undo: list[str] = []
+        redo: list[str] = []
+        for operation in reversed(self.store.catalog.operations("WHERE state = 'done'")):
+            if operation.kind not in _RESTORES:
+                continue
+            if operation.kind == "undo":
+                undo[-1:] = []
+                redo.append(str(operation.data["undo_id"]))
+                continue
+            if operation.kind == "redo":
+                redo[-1:] = []
+            else:
+                redo.clear()
+            undo.append(str(operation.data["undo_id"]))
+        return undo, redo
+
+    def _top(self, displaced: list[str], what: str) -> Snapshot:
+        if not displaced:
+            raise _nothing(f"there is no {what}")
+        return self.find_snapshot(displaced[-1])
+
+    def newest(self) -> Snapshot | None:
+        """Return the newest snapshot that is none of a rollback's, None where there is none."""
+        rows = self._query(
+            "SELECT document FROM snapshot WHERE kind != 'undo' ORDER BY seq DESC LIMIT 1"
+        )
+        return load(rows[0][0]) if rows else None
+
+    def _operations_like(self, reference: str) -> list[Operation]:
+        operations = self.store.catalog.operations
+        return operations("WHERE seq = ?", (_number(reference),)) or operations(
+            "WHERE substr(id, 1, ?) = ?", (len(reference), reference)
+        )
+
+    def _query(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        with translated(self.store.catalog.path):
+            return self.store.catalog.db.execute(sql, values).fetchall()
+
+
+def _number(reference: str) -> int | None:
+    """Return the sequence number that a reference can be read as."""
+    plain = reference.isascii() and reference.isdecimal() and len(reference) <= _MOST_DIGITS
+    return int(reference) if plain else None
+
+
+def _nothing(message: str) -> NothingToDo:
+    return NothingToDo(message, hint="guard log lists what there is")
+
+
+def _intent(operation: Operation) -> tuple[str, list[str], list[str]]:
+    data = operation.data
+    return str(data["target_id"]), list(data.get("paths", [])), list(data.get("categories", []))
+
+
+def selection_data(selection: Selection) -> dict[str, Any]:
+    """Return a selection as the log keeps it."""
+    return {
+        "paths": [os.fsdecode(path) for path in selection.paths],
+        "categories": sorted(selection.categories),
+    }
+
+
+def selection_from(data: Mapping[str, Any]) -> Selection:
+    """Return a selection that the log kept."""
+    return Selection(
+        tuple(os.fsencode(path) for path in data.get("paths", [])),
+        frozenset(Category(name) for name in data.get("categories", [])),
+    )
