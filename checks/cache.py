@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("checks", "pandera", "polars")
 _RACY_NS = 2_000_000_000
+WORTH_BYTES = 1 << 20
+"""Smaller files are read again sooner than looked up."""
 _INPUTS = ("path", "reference", "training", "serving")
 
 
@@ -51,6 +53,32 @@ def cache_key(declaration: Any, context: Context) -> str | None:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def file_key(kind: str, path: Path, status: os.stat_result, about: Any = None) -> str | None:
+    """Return the key of what is known of one file; None where that is unsafe.
+
+    Args:
+        kind: What is known.
+        path: The file.
+        status: Of the file when it was opened, before anything was read.
+        about: What else the result depends on.
+    """
+    if status.st_size < WORTH_BYTES or _is_young(status):
+        return None
+    place = os.fsencode(os.path.abspath(path)).hex()
+    values = [kind, place, signature_of(status), _judges(), about]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def signature_of(status: os.stat_result) -> list[int]:
+    """Return what is equal where a file has not changed: size, times and inode."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
+
+
+def _is_young(status: os.stat_result) -> bool:
+    # By its ctime alone, which nobody sets: an mtime may lie in the future.
+    return time.time_ns() - status.st_ctime_ns < _RACY_NS
+
+
 def _inputs(declaration: Any, context: Context) -> list[Path]:
     """Return all files that a declaration reads; empty where any cannot be read."""
     files: list[Path] = []
@@ -75,10 +103,7 @@ def _signature(file: Path, context: Context) -> Any:
         status = file.stat()
     except OSError:
         return None
-    # By its ctime alone, which nobody sets: an mtime may lie in the future.
-    if time.time_ns() - status.st_ctime_ns < _RACY_NS:
-        return None
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
+    return None if _is_young(status) else signature_of(status)
 
 
 def _judges() -> list[Any]:

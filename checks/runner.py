@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Families whose result follows from their declaration and their files alone.
 CACHED = {"data", "features"}
+#: Families of whose inputs anything is kept; artifacts file by file, by themselves.
+KEPT = CACHED | {"artifacts"}
 #: Attributes of declarations that name what is read: one path or pattern, or several.
 _PATHS = ("path", "schema", "reference", "training", "serving", "files", "sha256")
 _DATA_SUFFIXES = (

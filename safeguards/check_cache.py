@@ -13,7 +13,7 @@ from typing import Any
 from checks.model import CheckReport, CheckSkip, Finding, Severity
 
 FORMAT = 1
-_MOST = 500
+_MOST = 2_000
 _PRIVATE = 0o600
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from checks.context import Context
 from checks.declare import with_defaults
 from checks.model import CheckReport
-from checks.runner import CACHED, run
+from checks.runner import KEPT, run
 from safeguards.config import Config
 from safeguards.session import Session
 
@@ -53,7 +53,7 @@ def run_checks(
     declarations = with_defaults(config.declarations)
     declared = declarations.by_family
     cache = None
-    if engine is not None and not declared.keys().isdisjoint(CACHED):
+    if engine is not None and not declared.keys().isdisjoint(KEPT):
         from safeguards.check_cache import FileCache  # noqa: PLC0415 - as the next
 
         cache = FileCache(Path(engine.status().path) / CACHE)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import BinaryIO
 
+from checks.artifacts import ubjson
 from checks.artifacts.damage import Damaged, expect_size
+from checks.artifacts.window import Truncated, Window
 
 _TAIL_BYTES = 4096
 _JSON_LIMIT_BYTES = 64 << 20
@@ -52,23 +54,63 @@ def inspect_json(file: BinaryIO, size: int) -> None:
 
 
 def inspect_xgboost_ubj(file: BinaryIO, size: int) -> None:
-    """Raise unless an XGBoost UBJSON model ends with its last bracket.
+    """Raise unless an XGBoost UBJSON model is one whole value.
 
     Raises:
-        Damaged: It is cut short.
+        Damaged: It is cut short or no UBJSON.
+        Truncated: It ends inside a value.
     """
-    if not _tail(file, size, _TAIL_BYTES).endswith(b"}"):
-        raise Damaged("is cut short: its last bracket is not there")
+    file.seek(0)
+    ubjson.walk(Window(file), size)
 
 
 def inspect_catboost(file: BinaryIO, size: int) -> None:
-    """Raise unless a CatBoost model is as long as its first part says.
+    """Raise unless a CatBoost model is as long as its parts say.
+
+    Format: catboost/libs/model (magic and core with its length; where categories are hashed, the
+    number of tables, and each with its length).
+
+    Raises:
+        Damaged: It is cut short, or goes on.
+        Truncated: It ends inside a length.
+    """
+    file.seek(4)
+    at = 8 + _length(file)
+    expect_size(size, at)
+    if at == size:
+        return
+    file.seek(at)
+    tables = _length(file)
+    at += 4
+    for _table in range(tables):
+        file.seek(at)
+        at += 4 + _length(file)
+        expect_size(size, at)
+    expect_size(size, at, exact=True)
+
+
+def _length(file: BinaryIO) -> int:
+    raw = file.read(4)
+    if len(raw) < 4:  # noqa: PLR2004 - 32 bits
+        raise Truncated(file.tell(), file.tell() + 4 - len(raw))
+    return int.from_bytes(raw, "little")
+
+
+def inspect_sqlite(file: BinaryIO, size: int) -> None:
+    """Raise unless an SQLite database has all the pages that its header counts.
+
+    Format: https://sqlite.org/fileformat2.html (page size at 16, change counter at 24, pages at
+    28, the counter for which that number holds at 92).
 
     Raises:
         Damaged: It is cut short.
     """
-    file.seek(4)
-    expect_size(size, 8 + int.from_bytes(file.read(4), "little"))
+    file.seek(0)
+    head = file.read(100)
+    page = int.from_bytes(head[16:18], "big")
+    page = 65_536 if page == 1 else page
+    if len(head) < 100 or head[24:28] == head[92:96]:  # noqa: PLR2004 - length of the header
+        expect_size(size, max(100, page * int.from_bytes(head[28:32], "big")))
 
 
 def inspect_parquet(file: BinaryIO, size: int) -> None:

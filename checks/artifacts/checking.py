@@ -5,15 +5,16 @@ from __future__ import annotations
 import fnmatch
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from checks.artifacts import models, saved_model, sealed
+from checks.artifacts import installed, models, parts, sealed
 from checks.artifacts.declaration import ArtifactCheck
 from checks.artifacts.formats import LOADS_CODE, Format, claimed
 from checks.artifacts.inspection import Inspection, inspect
 from checks.artifacts.source import Unreadable, hollow, opened
+from checks.cache import WORTH_BYTES, file_key, signature_of
 from checks.context import Context
 from checks.globs import expand, is_pattern
 from checks.model import CheckReport, CheckSkip, Finding, Severity
@@ -26,6 +27,13 @@ _FETCH = {
     Format.LFS_POINTER: ("is a Git LFS pointer, the model itself was not fetched", "git lfs pull"),
     Format.HTML: ("is a web page, probably the error page of a download", "download it again"),
 }
+_WHOLE = "artifacts.whole"
+_ZEROS_BYTES = 1 << 20
+_WITHOUT_CHECKSUM = {
+    *(Format.NPY, Format.SAFETENSORS, Format.GGUF, Format.HDF5, Format.CATBOOST, Format.TFLITE),
+    Format.TORCH_LEGACY,
+}
+_IN_SEVERAL_FILES = {Format.SAVED_MODEL, Format.ONNX, Format.JSON}
 _CODE_FREE = frozenset(Format) - LOADS_CODE - {Format.UNKNOWN, Format.ZIP}
 
 
@@ -42,6 +50,7 @@ def check(declaration: ArtifactCheck, context: Context) -> CheckReport:
         findings=tuple(_weigh(finding, declaration.severity) for finding in job.findings),
         skipped=tuple(job.skipped),
         elapsed_s=time.monotonic() - started,
+        cached=job.cached,
     )
 
 
@@ -82,6 +91,8 @@ class _Job:
         self.checked: list[tuple[str, str]] = []
         self.findings: list[Finding] = []
         self.skipped: list[CheckSkip] = []
+        self.cached = 0
+        self.several = False
 
     def run(self) -> None:
         declaration, context = self.declaration, self.context
@@ -109,25 +120,85 @@ class _Job:
 
     def _check_file(self, path: Path) -> None:
         subject = self.context.subject(path)
-        self.checked.append(("artifacts.whole", subject))
         try:
             with opened(path) as (file, status):
-                if not status.st_size:
-                    self._add("damaged", subject, "is empty (0 bytes)", hint=_MEND)
-                elif hollow(status):
-                    message = (
-                        f"is mostly a hole: {status.st_size:,} bytes were reserved, "
-                        f"{status.st_blocks * 512:,} written"
-                    )
-                    self._add("damaged", subject, message, hint=_MEND)
-                else:
-                    seen = inspect(file, status.st_size, path.name)
-                    self.judge(subject, path, seen)
-                    if seen.format is Format.SAVED_MODEL:
-                        for part in saved_model.missing_parts(path):
-                            self._add("damaged", subject, f"SavedModel: {part}", hint=_MEND)
+                key = self._key(path, status)
+                if key is not None and self._recall(key):
+                    return
+                part = _Job(self.declaration, self.context)
+                part.read(path, (file, status), subject)
+                still = signature_of(os.fstat(file.fileno())) == signature_of(status)
         except Unreadable as error:
+            self.checked.append((_WHOLE, subject))
             self._add(error.rule, subject, str(error), hint=error.hint)
+            return
+        self._take(part.report())
+        if key is not None and self.context.cache is not None and still and not part.several:
+            self.context.cache.put(key, part.report())
+
+    def _key(self, path: Path, status: os.stat_result) -> str | None:
+        """Return under which key the result of a file is kept; None where it is not."""
+        if self.context.cache is None or status.st_size < WORTH_BYTES:
+            return None
+        about: list[Any] = [asdict(self.declaration), self.context.subject(path)]
+        prefix = self.context.env_prefix
+        if prefix is not None and self.declaration.versions != "off":
+            about += [str(prefix), installed.distributions(prefix)]
+        about.append(models.declares_carried_code(path))
+        return file_key(_WHOLE, path, status, about)
+
+    def _recall(self, key: str) -> bool:
+        """Take what is known of an unchanged file from before; return whether there is such."""
+        known = self.context.cache.get(key) if self.context.cache is not None else None
+        if known is None:
+            return False
+        self._take(known)
+        self.cached += len(known.checked)
+        return True
+
+    def _take(self, report: CheckReport) -> None:
+        self.checked += report.checked
+        self.findings += report.findings
+        self.skipped += report.skipped
+
+    def report(self) -> CheckReport:
+        """Return what was collected, as heavy as it is."""
+        return CheckReport(tuple(self.checked), tuple(self.findings), tuple(self.skipped))
+
+    def read(self, path: Path, opened_: tuple[BinaryIO, os.stat_result], subject: str) -> None:
+        """Check one open file, and the files beside it that it names."""
+        file, status = opened_
+        self.checked.append((_WHOLE, subject))
+        if not status.st_size:
+            self._add("damaged", subject, "is empty (0 bytes)", hint=_MEND)
+            return
+        if hollow(status):
+            message = (
+                f"is mostly a hole: {status.st_size:,} bytes were reserved, "
+                f"{status.st_blocks * 512:,} written"
+            )
+            self._add("damaged", subject, message, hint=_MEND)
+            return
+        seen = inspect(file, status.st_size, path.name)
+        self.judge(subject, path, seen)
+        self.several = seen.format in _IN_SEVERAL_FILES
+        for part in _missing_parts(path, file, status.st_size, seen):
+            self._add("damaged", subject, part, hint=_MEND)
+        if seen.damage is None and seen.format in _WITHOUT_CHECKSUM:
+            zeros = _zeros_at_end(file, status.st_size)
+            if zeros:
+                self.findings.append(
+                    Finding(
+                        "artifacts.damaged",
+                        Severity.WARNING,
+                        subject,
+                        f"{seen.format}: its last {zeros:,} bytes are all zero: was it written "
+                        "to its end?",
+                        value=zeros,
+                        limit=_ZEROS_BYTES,
+                        hint="load it and look at its last tensors, or write it again",
+                    )
+                )
 
     def judge(self, subject: str, path: Path, seen: Inspection) -> None:
         """Add what an inspection has shown."""
@@ -208,6 +279,31 @@ class _Job:
     def _weighed(self, findings: list[Finding] | Iterator[Finding], level: str) -> None:
         if level != "off":
             self.findings += [_weigh(finding, Severity(level)) for finding in findings]
+
+
+def _zeros_at_end(file: BinaryIO, size: int) -> int:
+    """Return how many zeros end a file, where they are too many to be chance; else 0."""
+    if size < 2 * _ZEROS_BYTES:
+        return 0
+    zeros = 0
+    while zeros < size:
+        step = min(_ZEROS_BYTES, size - zeros)
+        file.seek(size - zeros - step)
+        left = file.read(step).rstrip(b"\0")
+        zeros += step - len(left)
+        if left:
+            break
+    return zeros if zeros >= _ZEROS_BYTES else 0
+
+
+def _missing_parts(path: Path, file: BinaryIO, size: int, seen: Inspection) -> Iterator[str]:
+    """Yield what other files of a model in several files lack."""
+    if seen.format is Format.SAVED_MODEL:
+        yield from parts.saved_model(path)
+    elif seen.format is Format.ONNX and seen.damage is None:
+        yield from parts.external_data(path, file, size)
+    elif seen.format is Format.JSON:
+        yield from parts.shards(path)
 
 
 _MEND = "write it again, or put it back: guard rollback --last --only artifacts"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _RUNS_CODE = {
     "__builtin__": {"__import__", "execfile", "globals", "input", "setattr", "delattr", "vars"},
     "builtins": {"__import__", "globals", "input", "setattr", "delattr", "vars", "locals"},
+    "keras.layers": {"Lambda"},
     "types": {"CodeType", "FunctionType", "LambdaType"},
 }
 _RUNS_CODE_MODULES = frozenset(

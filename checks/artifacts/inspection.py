@@ -17,6 +17,7 @@ from checks.artifacts import (
     safetensors,
     saved_model,
     streams,
+    tflite,
 )
 from checks.artifacts.damage import Damaged, expect_size
 from checks.artifacts.formats import HEAD_BYTES, Format, claimed, recognize
@@ -168,6 +169,8 @@ _READERS: dict[Format, Callable[[BinaryIO, int, Walk], Format]] = {
     Format.LIGHTGBM: _plain(boosters.inspect_lightgbm, Format.LIGHTGBM),
     Format.XGBOOST_JSON: _plain(boosters.inspect_xgboost_json, Format.XGBOOST_JSON),
     Format.XGBOOST_UBJ: _plain(boosters.inspect_xgboost_ubj, Format.XGBOOST_UBJ),
+    Format.TFLITE: _plain(tflite.inspect, Format.TFLITE),
+    Format.SQLITE: _plain(boosters.inspect_sqlite, Format.SQLITE),
     Format.CATBOOST: _plain(boosters.inspect_catboost, Format.CATBOOST),
     Format.PARQUET: _plain(boosters.inspect_parquet, Format.PARQUET),
 }

@@ -62,6 +62,12 @@ class Window:
         self._index += 1
         return value
 
+    def peek(self) -> int:
+        """Return the next byte without consuming it."""
+        value = self.byte()
+        self._index -= 1
+        return value
+
     def take(self, size: int) -> bytes:
         """Consume exactly `size` bytes and return them."""
         end = self._index + size

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
+import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from checks.artifacts import ArtifactCheck, check
+from checks.artifacts import ArtifactCheck, check, sealed
 from checks.context import Context
 from checks.errors import DeclarationError
 from checks.model import CheckReport, Finding, Severity
@@ -335,3 +338,115 @@ def test_saved_models(project: Path) -> None:
     assert "cut short" in only(run(project, path="models/half")).message
     (folder / "saved_model.pb").write_bytes(b"\x08\x01")
     assert "cut short" in only(run(project, path="models/half")).message
+
+
+class Kept:
+    """A cache in memory."""
+
+    def __init__(self) -> None:
+        self.reports: dict[str, CheckReport] = {}
+
+    def get(self, key: str) -> CheckReport | None:
+        """Return what was put."""
+        return self.reports.get(key)
+
+    def put(self, key: str, report: CheckReport) -> None:
+        """Keep a report."""
+        self.reports[key] = report
+
+
+def large_model(path: Path) -> None:
+    """Write an array of two megabytes, with no zeros at its end."""
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2097152,), }"
+    header += b" " * (118 - len(header)) + b"\n"
+    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    path.write_bytes(start + bytes(range(1, 257 - 1)) * 8256 + b"\x07" * 1897)
+
+
+def test_large_unchanged_models_are_not_read_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seal and structure of an unchanged file are known; a young or changed one is read."""
+    model = project / "models" / "large.npy"
+    large_model(model)
+    seal([project / "models"], project / "SHA256SUMS")
+    cache = Kept()
+    context = Context(project, {}, cache=cache)
+    declared = ArtifactCheck("models/*", sha256="SHA256SUMS")
+    whole = check(declared, context)
+    assert whole.findings == ()
+    assert cache.reports == {}, "racily clean: it may change again within one tick"
+    later = time.time_ns() + 10_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    assert check(declared, context).cached == 0
+    assert len(cache.reports) == 2
+
+    real = sealed.hashlib.file_digest  # type: ignore[attr-defined]
+    read: list[str] = []
+
+    def counting(file: BinaryIO, name: str) -> object:
+        read.append(Path(os.readlink(f"/proc/self/fd/{file.fileno()}")).name)
+        return real(file, name)
+
+    monkeypatch.setattr(sealed.hashlib, "file_digest", counting)  # type: ignore[attr-defined]
+    again = check(declared, context)
+    assert (again.findings, again.checked, again.cached) == ((), whole.checked, 1)
+    assert "large.npy" not in read
+    content = bytearray(model.read_bytes())
+    content[1_500_000] ^= 1
+    model.write_bytes(content)
+    monkeypatch.setattr(time, "time_ns", lambda: later + 10_000_000_000)
+    assert only(check(declared, context)).check == "artifacts.seal"
+    assert "large.npy" in read
+
+
+def test_what_is_kept_of_a_model_depends_on_its_declaration(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finding is told again from before, and another weight for it is judged anew."""
+    shutil.copy(FIXTURES / "function.pkl", project / "models" / "f.pkl")
+    with (project / "models" / "f.pkl").open("ab") as file:
+        file.write(pickle.dumps("x" * 2_000_000))
+    later = time.time_ns() + 10_000_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    context = Context(project, {}, cache=Kept())
+    first = check(ArtifactCheck("models/f.pkl"), context)
+    again = check(ArtifactCheck("models/f.pkl"), context)
+    assert first.findings == again.findings
+    assert (first.ok, again.cached) == (False, len(first.checked))
+    assert check(ArtifactCheck("models/f.pkl", pickle="warning"), context).ok
+
+
+def test_zeros_at_the_end_are_worth_a_word(project: Path) -> None:
+    """A file that was reserved and half written has its size; formats without checksums pass."""
+    model = project / "models" / "large.npy"
+    large_model(model)
+    assert run(project, path="models/large.npy").findings == ()
+    content = model.read_bytes()
+    model.write_bytes(content[: len(content) // 3] + bytes(len(content) - len(content) // 3))
+    finding = only(run(project, path="models/large.npy"))
+    assert (finding.check, finding.severity) == ("artifacts.damaged", Severity.WARNING)
+    assert finding.value == len(content) - len(content) // 3
+
+
+def test_external_data_of_onnx(project: Path) -> None:
+    """The file with the weights has to be there, long enough, and inside the model's folder."""
+    model = project / "models" / "external.onnx"
+    shutil.copy(FIXTURES / "external.onnx", model)
+    assert "is not there" in only(run(project, path="models/external.onnx")).message
+    data = project / "models" / "external.onnx.data"
+    data.write_bytes(bytes(1599))
+    assert "needs 1,600 bytes" in only(run(project, path="models/external.onnx")).message
+    data.write_bytes(bytes(1600))
+    assert run(project, path="models/external.onnx").findings == ()
+    model.write_bytes(model.read_bytes().replace(b"external.onnx.data", b"../../etc/password"))
+    assert "outside" in only(run(project, path="models/external.onnx")).message
+
+
+def test_shards_that_an_index_names(project: Path) -> None:
+    """A model of which only some shards were fetched."""
+    index = project / "models" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "two.safetensors", "b": "b.safetensors"}}))
+    assert "'b.safetensors', which is not there" in only(run(project)).message
+    shutil.copy(FIXTURES / "two.safetensors", project / "models" / "b.safetensors")
+    assert run(project).findings == ()

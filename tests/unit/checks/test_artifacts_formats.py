@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
+import sqlite3
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -11,22 +14,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checks.artifacts.danger import dangerous
 from checks.artifacts.formats import Format, claimed, recognize
 from checks.artifacts.inspection import Inspection, inspect
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "artifacts"
 MADE = {
     "arrays.joblib": Format.JOBLIB,
+    "buffer.tflite": Format.TFLITE,
+    "categories.cbm": Format.CATBOOST,
     "checkpoint-legacy.pt": Format.TORCH_LEGACY,
     "checkpoint.pt": Format.TORCH,
+    "dense.keras": Format.KERAS,
     "earliest.h5": Format.HDF5,
+    "external.onnx": Format.ONNX,
     "forest-0.pkl": Format.PICKLE,
     "forest-2.pkl": Format.PICKLE,
     "forest-5.pkl": Format.PICKLE,
     "forest.joblib": Format.JOBLIB,
     "function.pkl": Format.PICKLE,
+    "lambda.keras": Format.KERAS,
     "latest.h5": Format.HDF5,
+    "linear.ubj": Format.XGBOOST_UBJ,
     "matmul.onnx": Format.ONNX,
+    "numbers.cbm": Format.CATBOOST,
     "objects.npy": Format.NPY,
     "packed.npz": Format.NPZ,
     "pipeline-bz2.joblib": Format.JOBLIB,
@@ -240,3 +251,74 @@ def test_a_stream_that_expands_without_end() -> None:
 def test_what_else_lies_about(head: bytes, found: Format) -> None:
     """Things that are taken for models are told apart."""
     assert recognize(head) is found
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint.pt", "script.pt", "dense.keras", "packed.npz", "two.npz"]
+)
+def test_every_changed_byte_of_a_member_is_seen(name: str) -> None:
+    """Members of archives are held against their checksums, wherever the byte lies."""
+    content = (FIXTURES / name).read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = [m for m in archive.infolist() if m.file_size]
+    for member in members:
+        head = content[member.header_offset : member.header_offset + 30]
+        start = member.header_offset + 30 + int.from_bytes(head[26:28], "little")
+        start += int.from_bytes(head[28:30], "little")
+        end = start + member.compress_size - 1  # the last bits of a deflated member are padding
+        for at in range(start, end, max(1, member.compress_size // 20)):
+            spoilt = content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :]
+            assert look(spoilt, name).damage is not None, (member.filename, at)
+
+
+def test_half_written_archive_is_seen() -> None:
+    """Its table of contents is there, but a block of weights never reached the disk."""
+    content = torch_zip(bytes(range(256)) * 400)
+    at = content.index(bytes(range(256)))
+    seen = look(content[:at] + bytes(4096) + content[at + 4096 :], "m.pt")
+    assert "checksum" in str(seen.damage)
+    assert "data/0" in str(seen.damage)
+
+
+def test_archive_without_checksums_is_whole() -> None:
+    """PyTorch leaves zeros where it is told to compute none (`set_crc32_options(False)`)."""
+    content = bytearray(torch_zip(bytes(range(256)) * 400))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        checksums = {m.CRC.to_bytes(4, "little") for m in archive.infolist() if m.CRC}
+    for checksum in checksums:
+        at = content.find(checksum)
+        while at >= 0:
+            content[at : at + 4] = bytes(4)
+            at = content.find(checksum, at)
+    assert look(bytes(content), "m.pt").damage is None
+
+
+def test_archive_that_expands_without_measure() -> None:
+    """A bomb is named by its sizes and not unpacked."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps(1))
+        archive.writestr("a/data/0", bytes(1000))
+        archive.infolist()[1].file_size = 1 << 40
+    assert "expands" in str(look(buffer.getvalue(), "m.pt").damage)
+
+
+def test_layer_with_byte_code_is_named() -> None:
+    """A Lambda layer of Keras is marshalled code that loading runs."""
+    seen = look((FIXTURES / "lambda.keras").read_bytes(), "lambda.keras")
+    assert dangerous(seen.walk) == {("keras.layers", "Lambda")}
+    plain = look((FIXTURES / "dense.keras").read_bytes(), "dense.keras")
+    assert not plain.walk.imports
+
+
+def test_database_without_its_last_pages() -> None:
+    """SQLite's header counts the pages."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "a.db")
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("CREATE TABLE t (v)")
+            database.executemany("INSERT INTO t VALUES (?)", [("x" * 500,)] * 100)
+            database.commit()
+        content = file.read_bytes()
+    assert look(content, "a.db").damage is None
+    assert look(content[:-4096], "a.db").damage is not None
