@@ -11,7 +11,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rollback.atomic import remove_path
@@ -21,7 +21,7 @@ from rollback.durable import sync_file_system
 from rollback.errors import RollbackError
 from rollback.failpoints import reach
 from rollback.inventory import is_tree, resource_from, target_from
-from rollback.model import Entry, Kind, ResourceState, Skip, Snapshot
+from rollback.model import Entry, Kind, Policy, ResourceState, Skip, Snapshot
 from rollback.plan import TreeTarget
 from rollback.proving import Prover
 from rollback.reports import DrillPart, DrillReport
@@ -61,6 +61,34 @@ class _Part:
     notes: list[str] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     sampled: bool = False
+
+
+@dataclass(slots=True)
+class _Stratum:
+    """Files of one size class, counted, and a uniform sample of them (algorithm R, Vitter 1985).
+
+    Attributes:
+        dice: Where chance comes from.
+        most: Size of the sample.
+        count: Number of files.
+        weight: Their bytes, with a page for each.
+        chosen: The sample.
+    """
+
+    dice: random.Random
+    most: int
+    count: int = 0
+    weight: int = 0
+    chosen: list[tuple[bytes, Entry]] = field(default_factory=list)
+
+    def add(self, path: bytes, entry: Entry) -> None:
+        """Count one more file."""
+        self.count += 1
+        self.weight += entry.size + 4096
+        if len(self.chosen) < self.most:
+            self.chosen.append((path, entry))
+        elif (at := self.dice.randrange(self.count)) < self.most:
+            self.chosen[at] = (path, entry)
 
 
 class Drill:
@@ -210,10 +238,12 @@ class Drill:
         part.files, part.size = builder.built.files, builder.built.size
         part.estimate_s = elapsed_s
         part.bound_s = elapsed_s * SAFETY
-        chosen = _reservoir(self._files(target), SAMPLE_PER_STRATUM, self.snapshot.id)
+        sample = _Stratum(random.Random(self.snapshot.id), SAMPLE_PER_STRATUM)  # noqa: S311
+        for path, entry in self._files(target):
+            sample.add(path, entry)
         return {
             "tree": target.tree.hex(), "files": part.files, "size": part.size,
-            "elapsed_s": elapsed_s, "sample": [os.fsdecode(path) for path, _ in chosen],
+            "elapsed_s": elapsed_s, "sample": [os.fsdecode(path) for path, _ in sample.chosen],
         }  # fmt: skip
 
     def _increment(
@@ -246,28 +276,35 @@ class Drill:
 
     def _stratified(self, target: TreeTarget, place: bytes, part: _Part) -> None:
         """Rebuild a sample of each size class; the whole is its mean times the number."""
-        strata: list[list[tuple[bytes, Entry]]] = [[] for _ in range(len(_STRATA) + 1)]
-        for path, entry in self._files(target):
-            linked = self.store.reader.place(entry.ref).kind is BlobKind.INODE
-            index = 0 if linked else 1 + next(i for i, t in enumerate(_STRATA) if entry.size < t)
-            strata[index].append((path, entry))
         part.sampled = True
-        dice = random.Random(self.snapshot.id)  # noqa: S311 - a sample, not a secret
-        for number, stratum in enumerate(strata):
-            if not stratum:
+        for number, stratum in enumerate(self._strata(target)):
+            if not stratum.count:
                 continue
-            count = 1 if number == len(_STRATA) else SAMPLE_PER_STRATUM
-            chosen = dict(dice.sample(stratum, min(count, len(stratum))))
+            chosen = dict(stratum.chosen)
             folder = os.path.join(place, b"s%d" % number)
             os.makedirs(folder, mode=0o700)
             started = time.monotonic()
             part.failures += self._rebuild(target, folder, chosen, part)
             spent = time.monotonic() - started
-            weight = sum(e.size + 4096 for _, e in stratum)
-            share = weight / max(1, sum(e.size + 4096 for e in chosen.values()))
+            share = stratum.weight / max(1, sum(e.size + 4096 for e in chosen.values()))
             part.estimate_s += spent * share
-            doubt = 1.0 if len(chosen) == len(stratum) else 1.0 + 1.0 / len(chosen) ** 0.5
+            doubt = 1.0 if len(chosen) == stratum.count else 1.0 + 1.0 / len(chosen) ** 0.5
             part.bound_s += spent * share * doubt * SAFETY
+
+    def _strata(self, target: TreeTarget) -> list[_Stratum]:
+        """Return the size classes of a tree's files, and before them those that are links."""
+        dice = random.Random(self.snapshot.id)  # noqa: S311 - a sample, not a secret
+        strata = [_Stratum(dice, SAMPLE_PER_STRATUM) for _ in range(len(_STRATA) + 1)]
+        strata[-1].most = 1
+        for path, entry in self._files(target):
+            # Only what may be a link is looked up: a look costs more than all the rest.
+            linked = (
+                target.root.policy(path) is Policy.LINK
+                and self.store.reader.place(entry.ref).kind is BlobKind.INODE
+            )
+            index = 0 if linked else 1 + next(i for i, t in enumerate(_STRATA) if entry.size < t)
+            strata[index].add(path, entry)
+        return strata
 
     def _rebuild(
         self, target: TreeTarget, place: bytes, wanted: dict[bytes, Entry], part: _Part
@@ -324,17 +361,3 @@ def _fits(state: ResourceState) -> bool:
 def _growth(known: dict[str, object], files: int, size: int) -> float:
     before = int(str(known["size"])) + 4096 * int(str(known["files"]))
     return 1.0 + (size + 4096 * files) / max(1, before)
-
-
-def _reservoir(
-    items: Iterable[tuple[bytes, Entry]], count: int, seed: str
-) -> list[tuple[bytes, Entry]]:
-    """Return a uniform sample of a stream (algorithm R, Vitter 1985)."""
-    dice = random.Random(seed)  # noqa: S311 - a sample, not a secret
-    chosen: list[tuple[bytes, Entry]] = []
-    for number, item in enumerate(items):
-        if number < count:
-            chosen.append(item)
-        elif (at := dice.randrange(number + 1)) < count:
-            chosen[at] = item
-    return chosen
