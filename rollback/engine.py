@@ -28,7 +28,13 @@ from rollback.errors import (
 from rollback.failpoints import reach
 from rollback.folders import allow_many_files
 from rollback.history import History, selection_data, selection_from
-from rollback.inventory import EngineSettings, Inventory, is_tree, take_inventory
+from rollback.inventory import (
+    EngineSettings,
+    Inventory,
+    is_tree,
+    resource_from,
+    take_inventory,
+)
 from rollback.lock import owner
 from rollback.model import Operation, Snapshot
 from rollback.reports import (
@@ -327,14 +333,22 @@ class Engine(History):
 
     def _remove_stages(self, operation: Operation) -> None:
         """Remove what a restore that died had staged outside of the store."""
-        if operation.data.get("target_id"):
-            with contextlib.suppress(NothingToDo):
-                target = self.find_snapshot(str(operation.data["target_id"]))
-                remove_stages(os.fsencode(s.location) for s in target.states if is_tree(s))
+        if not operation.data.get("target_id"):
+            return
+        with contextlib.suppress(NothingToDo):
+            target = self.find_snapshot(str(operation.data["target_id"]))
+            remove_stages(os.fsencode(s.location) for s in target.states if is_tree(s))
+            for state in target.states:
+                if not is_tree(state):
+                    # What cannot be cleaned now is by the restore that takes its place.
+                    with contextlib.suppress(OSError, RollbackError):
+                        resource_from(state).clean()
 
     def _restore(self, operation: Operation, plan: RestorePlan) -> RestoreOutcome:
         started = time.monotonic()
         try:
+            for dead in self._applying(operation):
+                self._remove_stages(dead)
             work = self._work(plan)
             restorer = Restorer(self.store, operation, work, self.settings.environ or None)
             undo = restorer.run()

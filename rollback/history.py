@@ -134,15 +134,19 @@ class History:
         wanted = _intent(operation)
         pending = [
             other
-            for other in self.store.catalog.operations("WHERE state = 'applying'")
-            if other.seq != operation.seq
-            and (_intent(other) == wanted or not (wanted[1] or wanted[2]))
+            for other in self._applying(operation)
+            if _intent(other) == wanted or not (wanted[1] or wanted[2])
         ]
         for other in pending:
             if _intent(other) != wanted:
                 break
             undo_id = str(other.data["undo_id"])
         return pending, undo_id
+
+    def _applying(self, operation: Operation) -> list[Operation]:
+        """Return the other restores that stopped half way, newest first; the lock is held."""
+        found = self.store.catalog.operations("WHERE state = 'applying'")
+        return [other for other in found if other.seq != operation.seq]
 
     def _displaced(self) -> tuple[list[str], list[str]]:
         """Return what undo and redo would put back, newest last, by going through the log."""

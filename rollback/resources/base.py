@@ -154,6 +154,9 @@ class Resource(Protocol):
             What has to be done by hand although the state is back: a server to be restarted.
         """
 
+    def clean(self) -> None:
+        """Remove what a restore that was killed left beside the live state."""
+
     def remove(self, vault: Vault) -> None:
         """Make the live state absent, as it was at a snapshot that does not have it."""
 

@@ -213,6 +213,17 @@ def test_rehearse_stays_in_scratch(stage: Stage) -> None:
     assert list(Path(stage.vault.scratch).iterdir()) == []
 
 
+def test_clean_touches_nothing_that_is_alive(stage: Stage) -> None:
+    """There is nothing to clean where no restore was killed, nor where the state is gone."""
+    before = stage.look()
+    stage.resource.clean()
+    assert stage.look() == before
+    stage.subject.destroy(stage.folder)
+    gone = stage.look()
+    stage.resource.clean()
+    assert stage.look() == gone
+
+
 def test_remove(stage: Stage) -> None:
     """Removing leaves nothing, may be done again, and a restore makes the state anew."""
     before = stage.look()

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import os
+import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import rollback
+from driving import Project
 from faults import sweep
-from faults.cases import SCENARIOS, judge, places
-from faults.states import STATES
+from faults.cases import SCENARIOS, Case, judge, places
+from faults.states import STATES, project_in
 from rollback import failpoints
 from rollback.failpoints import FAILPOINTS
+from rollback.reports import Selection
 
 _SOURCE = Path(rollback.__file__).parent
 _NAMING = {"reach": 0, "write_durably": 2}
@@ -71,6 +76,29 @@ def test_a_recovery_that_ends_while_it_cleans_leaves_nothing_behind(again: str) 
     """The operation has ended by then, so the next recovery has to know of it otherwise."""
     undo = next(scenario for scenario in SCENARIOS if scenario.name == "undo")
     assert judge(undo, STATES[0], "restore.index:kill", again) == []
+
+
+def test_nothing_stays_beside_a_database_that_somebody_else_put_back() -> None:
+    """Nothing is left to restore then, and what the dead restore had staged goes all the same."""
+    state = next(state for state in STATES if state.name == "SQLite, rollback journal")
+    with project_in(state) as project:
+        case = Case(project, state)
+        case.must("making", state.make)
+        case.must("the snapshot", lambda p: p.snapshot())
+        case.must("spoiling", state.spoil)
+        ended = case.run(_roll_one_database_back, "sqlite.swap:kill")
+        assert ended.signal == signal.SIGKILL
+        (staged,) = project.root.glob(".guard-*")
+        shutil.copy2(staged, project.root / "mlflow.db")
+        case.must("the recovery", lambda p: p.recover())
+        assert not case.wrong
+        assert not list(project.root.glob(".guard-*"))
+
+
+def _roll_one_database_back(project: Project) -> None:
+    with project.engine() as engine:
+        snapshot = engine.find_snapshot("last")
+    project.rollback(snapshot, Selection((os.fsencode(project.root / "mlflow.db"),)))
 
 
 @pytest.mark.timeout(300)

@@ -23,7 +23,7 @@ from rollback.resources.sqlite.files import Files, image_of
 from rollback.resources.sqlite.holders import describe, holders
 from rollback.resources.sqlite.reading import Discard, Reader
 from rollback.resources.sqlite.record import Mode, Record
-from rollback.resources.sqlite.restoring import Restorer, build, remove
+from rollback.resources.sqlite.restoring import Restorer, build, remove, remove_staged
 
 KIND = "sqlite"
 _IN_THE_WAY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
@@ -141,13 +141,21 @@ class SqliteResource:
             return ()
         differs = _differs(record, self._live(record, vault))
         with self._writable() as files:
-            restorer = Restorer(files, record, vault, self.wait_s)
-            restorer.clean()
+            remove_staged(files)
             if differs:
-                restorer.restore()
+                Restorer(files, record, vault, self.wait_s).restore()
             else:
                 files.set_metadata(record.meta)
         return self._left_behind()
+
+    def clean(self) -> None:
+        """Remove what a restore that was killed staged beside the database."""
+        try:
+            with _opened(self._path) as files:
+                remove_staged(files)
+        except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise
 
     def remove(self, vault: Vault) -> None:  # noqa: ARG002 - of the protocol
         """Make the database and its side files absent."""

@@ -77,11 +77,6 @@ class Restorer:
         else:
             self._replace()
 
-    def clean(self) -> None:
-        """Remove what a killed restore staged beside the database."""
-        for suffix in (b"", _WHOLE, *SIDE_FILES):
-            self._unlink(self._staged_name(suffix))
-
     # Byte for byte.
 
     def _replace(self) -> None:
@@ -95,7 +90,7 @@ class Restorer:
             self._settle()
             self._swap([suffix for suffix, _, _ in staged], whole=whole)
         except BaseException:
-            self.clean()
+            remove_staged(self.files)
             raise
 
     def _swap(self, suffixes: list[bytes], *, whole: bool) -> None:
@@ -112,7 +107,7 @@ class Restorer:
             # who opens the new one finds exactly the side files that belong to it.
             for suffix in SIDE_FILES:
                 if self.files.is_file(suffix):
-                    self._unlink(self.files.name + suffix)
+                    _unlink(self.files, self.files.name + suffix)
             for staged, suffix in moves:
                 reach("sqlite.swap")
                 os.rename(
@@ -154,7 +149,7 @@ class Restorer:
                     os.fsync(target.fileno())
                 self.files.set_metadata(self.record.meta, name)
         except (OSError, sql.NotReadable):
-            self._unlink(name)  # it only bridges a moment, and there may be no space for it
+            _unlink(self.files, name)  # it only bridges a moment, and there may be no space for it
             return False
         return True
 
@@ -170,8 +165,7 @@ class Restorer:
         self.files.set_metadata(meta, name)
 
     def _staged_name(self, suffix: bytes) -> bytes:
-        # Always the same, so that the next try finds it, and short, whatever the name.
-        return b".guard-" + hashlib.sha256(self.files.name).hexdigest()[:16].encode() + suffix
+        return _staged_name(self.files, suffix)
 
     def _make_room(self) -> None:
         info = self.files.stat()
@@ -184,13 +178,6 @@ class Restorer:
                 f"{_shown(self.files)} is a folder now and not empty; it was a database",
                 hint="move the folder away, then run the rollback again",
             ) from error
-
-    def _unlink(self, name: bytes) -> None:
-        try:
-            os.unlink(name, dir_fd=self.files.folder)
-        except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.ENAMETOOLONG}:
-                raise
 
     @contextlib.contextmanager
     def _locked(self, name: bytes) -> Iterator[int | None]:
@@ -289,7 +276,7 @@ class Restorer:
             if fd is None:
                 return
             for suffix in SIDE_FILES:
-                self._unlink(self.files.name + suffix)
+                _unlink(self.files, self.files.name + suffix)
             os.ftruncate(fd, 0)
             os.fsync(fd)
 
@@ -364,6 +351,15 @@ def build(record: Record, vault: Vault, folder: str) -> str:
     return path
 
 
+def remove_staged(files: Files) -> None:
+    """Remove what a killed restore staged beside a database; the folder keeps its time."""
+    info = os.stat(b".", dir_fd=files.folder)
+    for suffix in (b"", _WHOLE, *SIDE_FILES):
+        _unlink(files, _staged_name(files, suffix))
+    if os.stat(b".", dir_fd=files.folder).st_mtime_ns != info.st_mtime_ns:
+        os.utime(f"/proc/self/fd/{files.folder}", ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
 def remove(files: Files) -> None:
     """Unlink a database and what is beside it; nothing where it is absent.
 
@@ -379,6 +375,19 @@ def remove(files: Files) -> None:
             )
         os.unlink(files.name + suffix, dir_fd=files.folder)
     sync_folder(files.folder)
+
+
+def _staged_name(files: Files, suffix: bytes) -> bytes:
+    # Always the same, so that the next try finds it, and short, whatever the name.
+    return b".guard-" + hashlib.sha256(files.name).hexdigest()[:16].encode() + suffix
+
+
+def _unlink(files: Files, name: bytes) -> None:
+    try:
+        os.unlink(name, dir_fd=files.folder)
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENAMETOOLONG}:
+            raise
 
 
 def _shown(files: Files) -> str:
