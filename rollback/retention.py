@@ -188,6 +188,8 @@ class _Sweeper:
         with contextlib.suppress(StoreCorrupt, OSError):
             children = self.store.reader.children(blob)
         self.db.execute("DELETE FROM blob WHERE id = ?", (blob,))
+        # An inode is given out again: its next file may have the same size and time.
+        self.db.execute("DELETE FROM digest WHERE id = ?", (blob,))
         if place.kind in {BlobKind.LOOSE, BlobKind.INODE}:
             path = file_path(b"", place.kind, blob).decode()
             self._garbage(path)
