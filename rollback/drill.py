@@ -11,19 +11,21 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rollback.atomic import remove_path
 from rollback.build import TreeBuilder
 from rollback.difference import Comparison, contents, find_entry
 from rollback.durable import sync_file_system
-from rollback.errors import RollbackError
+from rollback.errors import RollbackError, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.inventory import is_tree, resource_from, target_from
+from rollback.lost import Lost, is_lost, say_lost
 from rollback.model import Entry, Kind, Policy, ResourceState, Skip, Snapshot
 from rollback.plan import TreeTarget
 from rollback.proving import Prover
+from rollback.reclaim import distribution_label
 from rollback.reports import DrillPart, DrillReport
 from rollback.reread import differences, hash_one
 from rollback.store.catalog import BlobKind
@@ -61,6 +63,7 @@ class _Part:
     notes: list[str] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     sampled: bool = False
+    lost: bool = False
 
 
 @dataclass(slots=True)
@@ -212,8 +215,9 @@ class Drill:
             self._stratified(target, place, part)
         reach("drill.build")
         if record is not None and not part.failures:
-            self._proven[key] = json.dumps(record)
-            self._prove(target, None if part.sampled else place, part)
+            if not part.lost:  # else the next rehearsal would not say so any more
+                self._proven[key] = json.dumps(record)
+            self._prove(target, None if part.sampled or part.lost else place, part)
 
     def _prove(self, target: TreeTarget, copy: bytes | None, part: _Part) -> None:
         """Ask whether what was rebuilt works, where that is a question."""
@@ -228,12 +232,16 @@ class Drill:
 
     def _full(self, target: TreeTarget, place: bytes, part: _Part) -> dict[str, object]:
         started = time.monotonic()
-        with TreeBuilder(self.store.reader, place, self._linking(target, None)) as builder:
-            builder.add_tree(target.tree, b"")
-            builder.write()
-            builder.link_groups(target.links)
-            builder.finish()
-        part.failures += differences(place, target.root, target.tree, self.store.reader)
+        lost: dict[bytes, Lost] = {}
+        try:
+            builder = self._build(target, place, lost)
+        except StoreCorrupt:
+            lost = self._lost(target, self._files(target), part)
+            if not lost:
+                raise
+            started = time.monotonic()
+            builder = self._build(target, _emptied(place), lost)
+        part.failures += differences(place, target.root, target.tree, self.store.reader, lost)
         elapsed_s = time.monotonic() - started
         part.files, part.size = builder.built.files, builder.built.size
         part.estimate_s = elapsed_s
@@ -245,6 +253,37 @@ class Drill:
             "tree": target.tree.hex(), "files": part.files, "size": part.size,
             "elapsed_s": elapsed_s, "sample": [os.fsdecode(path) for path, _ in sample.chosen],
         }  # fmt: skip
+
+    def _build(self, target: TreeTarget, place: bytes, lost: Mapping[bytes, Lost]) -> TreeBuilder:
+        """Rebuild a whole tree, but for what is lost."""
+        with TreeBuilder(self.store.reader, place, self._linking(target, None)) as builder:
+            builder.add_tree(target.tree, b"", lambda path, _: path not in lost)
+            builder.write()
+            builder.link_groups([[p for p in group if p not in lost] for group in target.links])
+            builder.finish()
+        return builder
+
+    def _lost(
+        self, target: TreeTarget, files: Iterable[tuple[bytes, Entry]], part: _Part
+    ) -> dict[bytes, Lost]:
+        """Return the files whose content went by a write through their link, and say so.
+
+        A rollback puts everything else back, so a rehearsal does too. To look at each link takes
+        time: it is asked only where a rebuild failed.
+        """
+        found: dict[bytes, Lost] = {}
+        for path, entry in files:
+            if is_lost(self.store.reader, target.root, path, entry):
+                recorded = target.recorded
+                owner = None if recorded is None else recorded.pristine(path, entry)
+                found[path] = Lost(entry, owner)
+        part.lost = bool(found)
+        for path, lost in found.items():
+            label = distribution_label(target, lost)
+            fix = f"a rollback asks for {label} again" if label else "guard snapshot keeps it anew"
+            shown = os.fsdecode(os.path.join(target.root.path, path))
+            part.skips.append(say_lost(shown, lost, fix))
+        return found
 
     def _increment(
         self, target: TreeTarget, place: bytes, part: _Part, known: dict[str, object]
@@ -310,22 +349,35 @@ class Drill:
         self, target: TreeTarget, place: bytes, wanted: dict[bytes, Entry], part: _Part
     ) -> list[str]:
         """Rebuild single files under flat names."""
-        names = {b"%d" % n: path for n, path in enumerate(wanted)}
-        linking = self._linking(target, lambda name: names[name])
         try:
-            with TreeBuilder(self.store.reader, place, linking) as builder:
-                for name, path in names.items():
-                    builder.add_file(name, wanted[path])
-                builder.finish()
-            wrong = list(self._read_again(place, names, wanted))
+            try:
+                builder, wrong = self._rebuild_flat(target, place, wanted)
+            except StoreCorrupt:
+                lost = self._lost(target, wanted.items(), part)
+                if not lost:
+                    raise
+                rest = {path: entry for path, entry in wanted.items() if path not in lost}
+                builder, wrong = self._rebuild_flat(target, _emptied(place), rest)
         except RollbackError as error:
             return [f"{target.root.name}: {error}"]
         part.files += builder.built.files
         part.size += builder.built.size
         return [f"{target.root.name}: {item}" for item in wrong]
 
+    def _rebuild_flat(
+        self, target: TreeTarget, place: bytes, wanted: Mapping[bytes, Entry]
+    ) -> tuple[TreeBuilder, list[str]]:
+        """Rebuild single files, and return what differs when they are read again."""
+        names = {b"%d" % n: path for n, path in enumerate(wanted)}
+        linking = self._linking(target, lambda name: names[name])
+        with TreeBuilder(self.store.reader, place, linking) as builder:
+            for name, path in names.items():
+                builder.add_file(name, wanted[path])
+            builder.finish()
+        return builder, list(self._read_again(place, names, wanted))
+
     def _read_again(
-        self, place: bytes, names: dict[bytes, bytes], wanted: dict[bytes, Entry]
+        self, place: bytes, names: dict[bytes, bytes], wanted: Mapping[bytes, Entry]
     ) -> Iterator[str]:
         """Read single rebuilt files again; yield those that have another content."""
         fd = open_root(place)
@@ -352,6 +404,13 @@ class Drill:
             with self.store.catalog.transaction():
                 for key, value in self._proven.items():
                     self.store.catalog.set_value(key, value)
+
+
+def _emptied(place: bytes) -> bytes:
+    """Return a scratch folder with nothing in it any more."""
+    remove_path(place)
+    os.makedirs(place, mode=0o700)
+    return place
 
 
 def _fits(state: ResourceState) -> bool:

@@ -6,7 +6,7 @@ This is how a drill proves what it rebuilt, with the work that a rollback's own 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from rollback.capture import Job, capture_tree
@@ -94,7 +94,9 @@ def hash_one(root_fd: int, path: bytes) -> Kept:
         return hash_file(folders, path)
 
 
-def differences(folder: bytes, target: Root, tree: bytes, reader: BlobReader) -> Iterator[str]:
+def differences(
+    folder: bytes, target: Root, tree: bytes, reader: BlobReader, without: Container[bytes] = ()
+) -> Iterator[str]:
     """Read a rebuilt tree again and yield what is not as its manifest says.
 
     Args:
@@ -102,6 +104,7 @@ def differences(folder: bytes, target: Root, tree: bytes, reader: BlobReader) ->
         target: The root that it is a copy of.
         tree: Id of the tree that it has to equal.
         reader: The store.
+        without: Paths that were not rebuilt.
     """
     resolver = HashingResolver(folder, reader)
     root = Root("files", f"reading {folder.hex()}", folder, Category.CODE, leave_out=frozenset())
@@ -109,6 +112,8 @@ def differences(folder: bytes, target: Root, tree: bytes, reader: BlobReader) ->
     for pair in Comparison(resolver.records, expand=True).compare(found.tree, tree):
         old, new = pair.old, pair.new
         if any(entry is not None and entry.kind in _APART for entry in (old, new)):
+            continue
+        if old is None and pair.path in without:
             continue
         shown = os.fsdecode(os.path.join(target.path, pair.path))
         if old is None or new is None:

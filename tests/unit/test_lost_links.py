@@ -363,6 +363,38 @@ def test_a_link_that_is_missing_in_the_store_is_still_damage(project: Path) -> N
     assert not (project / "data.csv").exists()
 
 
+@pytest.mark.parametrize("mode", ["full", "auto", "sample"])
+def test_a_drill_of_an_old_snapshot_names_it_and_goes_on(project: Path, mode: str) -> None:
+    """A rollback puts everything else back, so that is rehearsed; nothing calls it damage."""
+    snapshot = take(settings(project))
+    append(source(project))
+    newer = take(settings(project))
+    with Engine(settings(project)) as engine:
+        report = engine.drill(snapshot, mode=mode)
+        again = engine.drill(snapshot, mode=mode)
+        fine = engine.drill(newer, mode=mode)
+    assert report.failures == again.failures == fine.failures == ()
+    assert [skip.what for skip in report.skips] == [str(source(project))]
+    assert "written in place through its link" in report.skips[0].why
+    assert "tiny 1.0" in report.skips[0].fix
+    assert again.skips == report.skips
+    assert fine.skips == ()
+
+
+@pytest.mark.parametrize("mode", ["full", "auto", "sample"])
+def test_a_drill_still_calls_a_missing_link_damage(project: Path, mode: str) -> None:
+    """A file that was lost excuses itself alone."""
+    snapshot = take(settings(project))
+    append(source(project))
+    links = (project.parent / "store" / "links").rglob("*")
+    inode = source(project).stat().st_ino
+    next(p for p in links if p.is_file() and p.stat().st_ino != inode).unlink()
+    with Engine(settings(project)) as engine:
+        report = engine.drill(snapshot, mode=mode)
+    assert len(report.failures) == 1
+    assert "missing" in report.failures[0]
+
+
 @pytest.fixture
 def unkept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let there be no space for one file of the distribution, where nothing can be linked."""
