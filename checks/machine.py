@@ -310,8 +310,8 @@ def _memory_finding(memory: Memory, declaration: MachineCheck) -> Finding:
         "machine.memory",
         declaration.severity,
         "memory",
-        f"{memory.share:.0%}{where} is in use ({_gb(memory.used_bytes)} of "
-        f"{_gb(memory.total_bytes)}), the limit is {declaration.memory:.0%}",
+        f"{_percent(memory.share)}{where} is in use ({_gb(memory.used_bytes)} of "
+        f"{_gb(memory.total_bytes)}), the limit is {_percent(declaration.memory)}",
         value=round(memory.share, 4),
         limit=declaration.memory,
         hint="end what is not needed, or raise `memory` in [check.machine]",
@@ -338,12 +338,16 @@ def _gpu_findings(gpus: Iterable[GpuMemory], declaration: MachineCheck) -> Itera
                 "machine.gpu_memory",
                 declaration.severity,
                 f"GPU {gpu.index}",
-                f"{gpu.share:.0%} of its memory is in use ({_gb(gpu.used_bytes)} of "
-                f"{_gb(gpu.total_bytes)}), the limit is {limit:.0%}",
+                f"{_percent(gpu.share)} of its memory is in use ({_gb(gpu.used_bytes)} of "
+                f"{_gb(gpu.total_bytes)}), the limit is {_percent(limit)}",
                 value=round(gpu.share, 4),
                 limit=limit,
                 hint="nvidia-smi shows which processes hold it",
             )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _gb(size_bytes: int) -> str:

@@ -74,13 +74,25 @@ class CheckReport:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def passed(self) -> int:
+        """Number of rules of `checked` without an error.
+
+        A finding whose own rule is not in the list (``params.range`` of ``params.value``) counts
+        against one of its subject's.
+        """
+        errors = {(f.check, f.subject, f.column) for f in self.of(Severity.ERROR)}
+        listed = {*self.checked} & {(check, subject) for check, subject, _ in errors}
+        others = {error for error in errors if error[:2] not in listed}
+        return max(0, len(self.checked) - len(listed) - len(others))
+
+    @property
     def failed(self) -> int:
-        """Number of rules with at least one error."""
+        """Number of failures: a rule counts once for each subject and column."""
         return len({(f.check, f.subject, f.column) for f in self.of(Severity.ERROR)})
 
     @property
     def warned(self) -> int:
-        """Number of rules with at least one warning."""
+        """Number of warnings, counted in the same way."""
         return len({(f.check, f.subject, f.column) for f in self.of(Severity.WARNING)})
 
     @property

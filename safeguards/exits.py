@@ -19,7 +19,7 @@ EXIT_STATUS: Mapping[str, int] = {
     "drill_failed": 122,
     "rollback_incomplete": 123,
     "git_failed": INTERNAL,
-    "check_failed": INTERNAL,
+    "check_failed": 1,
     "check_declaration": 2,
     "check_engine_unavailable": 2,
     "seal_failed": 2,

@@ -83,7 +83,7 @@ class Narrator:
 
     def checks(self, report: CheckReport) -> None:
         """Tell what the checks found; errors also where guard is to be quiet."""
-        passed = max(0, len(report.checked) - report.failed)
+        passed = report.passed
         parts = [f"{passed} passed"]
         if report.failed:
             parts.append(f"{report.failed} failed")

@@ -54,15 +54,38 @@ class Style:
         color: Whether escape sequences may be used.
         width: Columns.
         verbose: Whether details are wanted.
+        wraps: Whether long lines are broken: on a terminal, where people read, and nowhere else.
     """
 
     color: bool = False
     width: int = _FALLBACK_WIDTH
     verbose: bool = False
+    wraps: bool = False
 
     def paint(self, text: str, tone: Tone) -> str:
         """Return `text` in a tone, plain where colour is off."""
         return f"\x1b[{tone.value}m{text}\x1b[0m" if self.color and text else text
+
+    def fit(self, text: str, indent: int) -> list[str]:
+        """Return a line broken into as many as the terminal needs; plain, before it is painted.
+
+        Args:
+            text: One line.
+            indent: How far all but the first are indented.
+        """
+        if not self.wraps or len(text) <= self.width:
+            return [text]
+        import textwrap  # noqa: PLC0415 - only where a line is too long
+
+        start = len(text) - len(text.lstrip())
+        return textwrap.wrap(
+            text.strip(),
+            self.width,
+            initial_indent=" " * start,
+            subsequent_indent=" " * indent,
+            break_on_hyphens=False,
+            break_long_words=False,  # a path is there to be copied
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +205,8 @@ class Terminal:
 
     def style(self, stream: TextIO | None) -> Style:
         """Return how to draw on a stream."""
-        return Style(self._colored(stream), _width(self.environ), self.verbosity > 1)
+        width = _width(self.environ)
+        return Style(self._colored(stream), width, self.verbosity > 1, _is_terminal(stream))
 
     def ask(self, question: str) -> bool:
         """Ask a yes-or-no question on the terminal; no where nobody is there to answer."""

@@ -44,7 +44,7 @@ def check(batch: Batch, found: Mapping[str, Value], subject: str, context: Conte
         largest = int(limit // (each * batch.copies)) if each else 0
         message = (
             f"{batch.parameter} = {count:g} (from {value.origin}) takes "
-            f"{wanted / 1e9:.2f} GB a batch, more than {batch.share:.0%} of the "
+            f"{wanted / 1e9:.2f} GB a batch, more than {100 * batch.share:.0f} % of the "
             f"{total / 1e9:.1f} GB of {where}"
         )
         findings = (

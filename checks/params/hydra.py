@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from checks.params import files, overrides
-from checks.params.values import Unusable, Value
+from checks.params.values import FROM_ENVIRONMENT, Unusable, Value, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +27,7 @@ _ENTRY = re.compile(
 )
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 _FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,([^}]*))?\}")
+_DECODED = re.compile(r"\$\{oc\.decode:\s*(\$\{.*\})\}")
 _SPREAD_LIMIT = 1000
 _NESTING_LIMIT = 40
 _HOPS = 10
@@ -61,8 +62,15 @@ class _Composer:
             if default.optional:
                 self.open.pop()
                 return
-            message = f"names {default.path!r} in a defaults list, but {path.name} is not there"
-            raise Unusable("missing", message, f"create {default.path}.yaml in it")
+            if primary:
+                message = f"is a folder without {path.name}, its primary configuration"
+                hint = f"correct `config_name` (or `file`), or create {default.path}.yaml in it"
+                raise Unusable("missing", message, hint)
+            message = (
+                f"is asked for {default.path!r} by its defaults or the command line, but "
+                f"{path.name} is not there"
+            )
+            raise Unusable("missing", message, f"name another, or create {default.path}.yaml in it")
         shown = f"{self.shown}/{default.path}.yaml"
         text = files.read_text(path)
         entries = files.parse_yaml(text, shown) if text.strip() else {}
@@ -227,13 +235,16 @@ def interpolate(found: dict[str, Value], context: Context) -> dict[str, Value]:
     """
     result: dict[str, Value] = {}
     for name, value in found.items():
-        current = value.value
+        current, origin = value.value, value.origin
         for _hop in range(_HOPS):
+            variable = isinstance(current, str) and _FROM_ENVIRONMENT.fullmatch(current)
             resolved = _resolve(current, name, found, context)
             if resolved is current:
                 break
+            if variable:
+                origin = f"{value.origin}{FROM_ENVIRONMENT}{variable[1]}"
             current = resolved
-        result[name] = replace(value, value=current, misread="")
+        result[name] = replace(value, value=current, origin=origin, misread="")
     return result
 
 
@@ -241,6 +252,9 @@ def _resolve(value: Any, name: str, found: Mapping[str, Value], context: Context
     """Return the value that an interpolation stands for; the text itself where it cannot be."""
     if not isinstance(value, str) or "${" not in value:
         return value
+    if match := _DECODED.fullmatch(value):
+        inner = _resolve(match[1], name, found, context)
+        return value if inner is match[1] else scalar(inner) if isinstance(inner, str) else inner
     if match := _FROM_ENVIRONMENT.fullmatch(value):
         text = context.environ.get(match[1], match[2])
         return value if text is None else text

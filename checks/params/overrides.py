@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from checks.params.rules import is_secret
 from checks.params.values import Value, scalar
+from checks.secrets import HIDDEN, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -93,16 +95,24 @@ def apply(
             continue
         if override.text is None:
             if _is_switch(result.get(name)):
-                result[name] = Value(value=True, origin=override.origin)
+                result[name] = Value(value=True, origin=_origin(override, name))
             continue
         for gone in [key for key in result if key.startswith(f"{name}.")]:
             del result[gone]
         if sweep and override.assignment and "," in override.text:
             values = tuple(scalar(part) for part in override.text.split(","))
-            result[name] = Value(values[0], override.origin, alternatives=values[1:])
+            result[name] = Value(values[0], _origin(override, name), alternatives=values[1:])
         else:
-            result[name] = Value(scalar(override.text), override.origin)
+            result[name] = Value(scalar(override.text), _origin(override, name))
     return result
+
+
+def _origin(override: Override, name: str) -> str:
+    """Return how people find a setting; never with the value of a secret."""
+    text = override.text
+    if text and (is_secret(override.name) or is_secret(name)):
+        return override.origin.replace(text, HIDDEN)
+    return without_secrets(override.origin)
 
 
 def resolve(name: str, declared: Collection[str], known: Collection[str]) -> str | None:

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from checks.model import Finding, Severity
-from checks.params.values import Value, scalar
+from checks.params.values import FROM_ENVIRONMENT, Value, scalar
+from checks.secrets import HIDDEN, is_secret_name, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from checks.params.declaration import Relation, Rule
 
 _SHOWN = 60
-_SECRET_WORDS = ("secret", "password", "passwd", "token", "apikey", "api_key", "credential")
+_SECRET_WORDS = ("secret", "password", "passwd", "passphrase", "apikey", "api_key", "credential")
 _TOLERANCE = 1e-9
 
 
@@ -56,7 +57,7 @@ def _check_value(rule: Rule, value: Any, origin: str, subject: str) -> Iterator[
     if problem is not None:
         yield _finding(
             "type", subject, rule.name, f"{base} {problem}",
-            value=value, limit=rule.kind or "number", hint=_type_hint(rule, value),
+            value=value, limit=rule.kind or "number", hint=_type_hint(rule, value, origin),
         )  # fmt: skip
         return
     if rule.numeric and isinstance(value, (int, float)):
@@ -136,12 +137,14 @@ def _compare(
             return
         numbers.append(value.value)
         named = isinstance(side, str)
-        texts.append(f"{side} = {value.value:g} (from {value.origin})" if named else f"{side:g}")
+        shown = show(str(side), float(value.value)) if named else f"{side:g}"
+        texts.append(f"{side} = {shown} (from {value.origin})" if named else shown)
     if not _related(how, numbers[0], numbers[1]):
         message = f"{texts[0]} has to be {_WORDS[how]} {texts[1]}"
         yield _finding(
             "relation", subject, str(sides[0]), message,
-            value=numbers[0], limit=numbers[1], hint=f"change {sides[0]} or {sides[1]}",
+            value=numbers[0], limit=HIDDEN if is_secret(str(sides[1])) else numbers[1],
+            hint=f"change {sides[0]} or {sides[1]}",
         )  # fmt: skip
 
 
@@ -189,8 +192,10 @@ def _number_problem(rule: Rule, value: Any) -> str | None:
     return None
 
 
-def _type_hint(rule: Rule, value: Any) -> str:
+def _type_hint(rule: Rule, value: Any, origin: str) -> str:
     if rule.numeric and isinstance(value, str):
+        if FROM_ENVIRONMENT in origin:
+            return "decode it: ${oc.decode:${oc.env:NAME}}"
         return "remove its quotes" if isinstance(scalar(value), (int, float)) else "set a number"
     return f"set {rule.name} to a value of the right type"
 
@@ -204,11 +209,16 @@ def kind_of(value: Any) -> str:
     return names.get(type(value), f"a {type(value).__name__}")
 
 
+def is_secret(name: str) -> bool:
+    """Return whether a parameter is named like a secret."""
+    return is_secret_name(name) or any(word in name.lower() for word in _SECRET_WORDS)
+
+
 def show(name: str, value: Any) -> str:
     """Return a value as it may be shown: short, and never that of a secret."""
-    if any(word in name.lower() for word in _SECRET_WORDS):
-        return "(hidden)"
-    text = f"{value:g}" if isinstance(value, float) else repr(value)
+    if is_secret(name):
+        return HIDDEN
+    text = f"{value:g}" if isinstance(value, float) else without_secrets(repr(value))
     plain = text.encode("utf-8", "backslashreplace").decode()
     return plain if len(plain) <= _SHOWN else plain[: _SHOWN - 1] + "…"
 
@@ -220,7 +230,7 @@ def _same(value: Any, choice: Any) -> bool:
 
 def _finding(rule: str, subject: str, name: str, message: str, **more: Any) -> Finding:
     value = more.pop("value", None)
-    if value is not None and not isinstance(value, (int, float)):
+    if value is not None and (not isinstance(value, (int, float)) or is_secret(name)):
         value = show(name, value) if not isinstance(value, str) or value != "nan" else value
     return Finding(
         f"params.{rule}", Severity.ERROR, subject, message, column=name, value=value, **more

@@ -20,6 +20,8 @@ _WORDS: dict[str, Any] = {
     **dict.fromkeys(("inf", ".inf", "+inf", "Infinity"), float("inf")),
     **dict.fromkeys(("-inf", "-.inf", "-Infinity"), float("-inf")),
 }
+FROM_ENVIRONMENT = ", environment: "
+"""What the origin of a value says that a file takes from the environment."""
 ENTRIES_LIMIT = 100_000
 """The most entries of a configuration that are looked at."""
 _DEPTH_LIMIT = 60

@@ -23,6 +23,9 @@ SUMMARY_LIMIT_BYTES = 1 << 20
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 _SIGNS = {Severity.ERROR: "❌", Severity.WARNING: "⚠️", Severity.INFO: "ℹ️"}  # noqa: RUF001
 _NO_FILE = "machine."
+_TABLES = ("data.", "features.")
+_WITHOUT_HEADER = (".jsonl", ".ndjson")
+_TEXT_TABLES = (".csv", ".tsv", ".txt", *_WITHOUT_HEADER)
 _CUT = "\n… cut here: the summary of a step may have 1 MiB.\n"
 
 
@@ -118,8 +121,16 @@ def escape_property(text: str) -> str:
 
 
 def _line(finding: Finding) -> str:
+    """Return the line of the first sample row: tables in binary files have none."""
     row = finding.samples[0].get("row") if finding.samples else None
-    return str(row) if isinstance(row, int) else ""
+    if not isinstance(row, int):
+        return ""
+    if finding.check.startswith(_TABLES):
+        name = finding.subject.lower()
+        if not name.endswith(_TEXT_TABLES):
+            return ""
+        row += not name.endswith(_WITHOUT_HEADER)
+    return str(row)
 
 
 def _row(finding: Finding) -> str:

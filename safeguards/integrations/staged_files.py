@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from checks.model import Finding, Severity
-from safeguards.integrations.secrets import find_secrets, is_configuration
+from checks.secrets import find_secrets, is_configuration
 from safeguards.integrations.staged import Entry, Index
 
 DEFAULT_MAX_BYTES = 10_000_000

@@ -32,9 +32,9 @@ def finding_lines(report: CheckReport, *, most: int | None = None) -> Iterator[s
 
 def finding_line(finding: Finding) -> str:
     """Return one finding: its weight, its subject with the column, and what happened."""
-    place = finding.subject if finding.column is None else f"{finding.subject}: {finding.column}"
-    mark = _MARKS.get(str(finding.severity), str(finding.severity))
     message = finding.message
-    if finding.subject in message and (finding.column is None or finding.column in message):
-        return one_line(f"{mark:<9}{message}")
-    return one_line(f"{mark:<9}{place}: {message}")
+    parts = [] if finding.subject in message else [finding.subject]
+    if finding.column is not None and finding.column not in message:
+        parts.append(finding.column)
+    mark = _MARKS.get(str(finding.severity), str(finding.severity))
+    return one_line(f"{mark:<9}{': '.join([*parts, message])}")

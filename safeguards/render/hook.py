@@ -38,7 +38,7 @@ def as_data(value: CheckReport | HookInstall) -> dict[str, Any]:
             "by_framework": value.by_framework,
         }
     return {
-        "passed": len({*value.checked} - {(f.check, f.subject) for f in value.findings}),
+        "passed": value.passed,
         "failed": value.failed,
         "warned": value.warned,
         "findings": [asdict(finding) for finding in value.findings],

@@ -388,3 +388,54 @@ def test_scalars_of_the_command_line(value: float) -> None:
 def test_any_text_is_a_scalar(text: str) -> None:
     """No text of a command line raises."""
     scalar(text)
+
+
+CANARY = "hunter2plain"
+
+
+def test_secrets_are_in_no_part_of_a_finding(tmp_path: Path) -> None:
+    """By the name of the parameter, in addresses, by an issuer's mark, and on the command line."""
+    token = "hf_" + "a1B2c3D4e5" * 4
+    (tmp_path / "p.yaml").write_text(
+        f"db_password: {CANARY}\nurl: postgres://user:{CANARY}@host/db\npin_secret: 4711\n"
+        f"model: {token}\napi: {{key: x}}\nmax_tokens: 9999\n"
+    )
+    report = run(
+        tmp_path,
+        'file = "p.yaml"\n[ranges]\n'
+        'db_password.type = "int"\nurl.choices = ["a"]\npin_secret.max = 1\n'
+        'model.choices = ["b"]\n"api.key".type = "int"\nwandb_api_key.type = "int"\n'
+        "max_tokens.max = 512\n"
+        '[[rules]]\nless_than = ["pin_secret", "max_tokens"]\n'
+        '[[rules]]\nless_than = ["max_tokens", "pin_secret"]\n',
+        *("python", "train.py", f"--db_password={CANARY}", "--wandb-api-key", CANARY),
+    )
+    assert len(report.findings) >= 7
+    for finding in report.findings:
+        for secret in (CANARY, token, "4711"):
+            assert secret not in repr(finding), finding.column
+    (tokens,) = [f for f in report.findings if f.check == "params.range" and f.limit == 512]
+    assert "max_tokens = 9999" in tokens.message, "a number of tokens is no secret"
+
+
+def test_values_of_the_environment_in_hydra(tmp_path: Path) -> None:
+    """`oc.env` gives a text, as OmegaConf does, and the finding says how to decode it."""
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text(
+        "a: ${oc.env:EPOCHS,10}\nb: ${oc.decode:${oc.env:EPOCHS,10}}\n"
+    )
+    declared = 'file = "conf"\n[ranges]\na.max = 5\nb.max = 5'
+    findings = {f.column: f for f in run(tmp_path, declared, EPOCHS="7").findings}
+    assert findings["a"].check == "params.type"
+    assert "environment: EPOCHS" in findings["a"].message
+    assert "oc.decode" in findings["a"].hint
+    assert (findings["b"].check, findings["b"].value) == ("params.range", 7)
+
+
+def test_a_folder_without_its_primary_configuration(tmp_path: Path) -> None:
+    """It is told apart from a hole in a defaults list."""
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text("lr: 1\n")
+    command = ("python", "train.py", "--config-name=other")
+    finding = only(run(tmp_path, 'file = "conf"', *command))
+    assert "without other.yaml, its primary configuration" in finding.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +35,7 @@ def test_an_annotation() -> None:
     """Command, file, line, title and message stand where GitHub looks for them."""
     (line,) = annotate(report(finding("a,b:c\n.csv", "100 % bad\r\nvery")))
     assert line == (
-        "::error file=a%2Cb%3Ac%0A.csv,line=7,title=data.missing::100 %25 bad%0D%0Avery%0Amend it"
+        "::error file=a%2Cb%3Ac%0A.csv,line=8,title=data.missing::100 %25 bad%0D%0Avery%0Amend it"
     )
 
 
@@ -42,9 +43,25 @@ def test_files_stand_where_github_looks_for_them() -> None:
     """A project below the repository's top is named; what is no file is none."""
     machine = Finding("machine.memory", Severity.WARNING, "memory", "full")
     assert list(annotate(report(finding("data/a.csv", "bad"), machine), "models/x")) == [
-        "::error file=models/x/data/a.csv,line=7,title=data.missing::bad%0Amend it",
+        "::error file=models/x/data/a.csv,line=8,title=data.missing::bad%0Amend it",
         "::warning title=machine.memory::full",
     ]
+
+
+@pytest.mark.parametrize(
+    ("check", "subject", "line"),
+    [
+        ("data.missing", "a.CSV", "line=8,"),  # the header is a line
+        ("features.missing", "a.jsonl", "line=7,"),
+        ("data.missing", "a.parquet", ""),
+        ("data.missing", "part-*.parquet", ""),
+        ("secrets.likely", ".env", "line=7,"),
+    ],
+)
+def test_rows_are_lines_of_text_files_alone(check: str, subject: str, line: str) -> None:
+    """A row of data is the line below the header; a Parquet file has no lines."""
+    bad = Finding(check, Severity.ERROR, subject, "m", samples=({"row": 7},))
+    assert list(annotate(report(bad))) == [f"::error file={subject},{line}title={check}::m"]
 
 
 def test_levels() -> None:

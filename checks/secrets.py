@@ -57,6 +57,8 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 _PASSWORD = re.compile(r"pass|pwd", re.IGNORECASE)
+HIDDEN = "(hidden)"
+"""What is shown instead of a secret."""
 _ENTROPY_BITS = 3.0
 _SHORTEST = 16
 _SHORTEST_PASSWORD = 6
@@ -108,18 +110,33 @@ def find_secrets(text: str, *, settings: bool) -> Iterator[Secret]:
             yield Secret(number, "a password in a URL")
 
 
+def is_secret_name(name: str) -> bool:
+    """Return whether a parameter or setting is named like a secret, and not like a model's token.
+
+    Args:
+        name: As written, dotted where it lies below others: ``train.apiKey``.
+    """
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return bool(_SECRET_NAME.search(snake)) and not _MODEL_TOKENS.search(snake)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without what looks like a secret by itself: tokens, passwords of URLs."""
+    hidden = _ANY_MARK.sub(HIDDEN, text)
+    return _URL.sub(lambda match: match[0].replace(f":{match[1]}@", f":{HIDDEN}@"), hidden)
+
+
 def _judge_setting(line: str) -> str | None:
     """Return the name of a setting that holds a likely secret."""
     match = _SETTING.match(line)
     if match is None:
         return None
     name, value = match[1], match[2].split(" #")[0].strip().strip("\"'")
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    if not _SECRET_NAME.search(snake) or _MODEL_TOKENS.search(snake):
+    if not is_secret_name(name):
         return None
     if _PLACEHOLDER.match(value) or not value.isprintable() or " " in value:
         return None
-    if _PASSWORD.search(snake):
+    if _PASSWORD.search(name):
         return name if len(value) >= _SHORTEST_PASSWORD else None
     strong = len(value) >= _SHORTEST and _entropy(value) >= _ENTROPY_BITS
     return name if strong and any(c.isdigit() for c in value) else None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguards.integrations.secrets import find_secrets, is_configuration
+from checks.secrets import find_secrets, is_configuration
 
 # Put together here, so that no scanner takes this file for a leak.
 MARKED = [
