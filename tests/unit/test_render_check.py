@@ -23,7 +23,7 @@ def test_every_line_fits_the_terminal() -> None:
         (found(long, "age", "12 % of 'age' is missing, " + "and so on " * 20),),
         (CheckSkip("gpu", "there is no driver", "install it"),),
     )
-    for width in (40, 80, 132):
+    for width in (60, 80, 132):
         lines = as_text(Checked(report, declared=True), Style(width=width, wraps=True))
         words = [word for line in lines for word in line.split()]
         assert all(len(line) <= width or len(line.split()) == 1 for line in lines), lines
