@@ -50,7 +50,8 @@ def infer_from(path: Path) -> str:
         "strict": True,
         "coerce": False,
     }
-    return str(yaml.safe_dump(schema, sort_keys=False, allow_unicode=True))
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(schema, Dumper=dumper, sort_keys=False, allow_unicode=True))
 
 
 def _describe(column: Column, summary: Summary, rows: int, data: Data) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _from_file(path: Path, declared: str) -> Any:
         else:
             import yaml  # noqa: PLC0415 - needed only for this format
 
-            values = yaml.safe_load(text)
+            values = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except Exception as error:  # noqa: BLE001 - yaml and json share no base class
         raise SchemaProblem(
             f"schema {declared} is malformed: {' '.join(str(error).split())[:200]}",

@@ -120,7 +120,8 @@ def _match_columns(
 
 
 def _judge_names(judgement: Judgement, schema: Any, have: list[str], matched: list[str]) -> None:
-    extra = [name for name in have if name not in set(matched)]
+    known = set(matched)
+    extra = [name for name in have if name not in known]
     if schema.strict is True and extra:
         _found(
             judgement,
@@ -130,7 +131,7 @@ def _judge_names(judgement: Judgement, schema: Any, have: list[str], matched: li
             limit=0,
             count=len(extra),
         )
-    order = [name for name in have if name in set(matched)]
+    order = [name for name in have if name in known]
     if schema.ordered and order != matched:
         _found(
             judgement,
