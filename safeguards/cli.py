@@ -114,8 +114,9 @@ class Root(click.Group):
         """Find the verb; one that does not exist is answered with the nearest that does."""
         name = args[0]
         if name not in _ALL:
-            near = difflib.get_close_matches(name, VERBS, 1)
-            meant = f"did you mean: guard {near[0]}" if near else "see: guard --help"
+            near = difflib.get_close_matches(name, VERBS, 2)
+            names = " or ".join(f"guard {verb}" for verb in near)
+            meant = f"did you mean: {names}" if near else "see: guard --help"
             raise UnknownVerb(f"there is no command {name!r}", ctx, meant)
         command = self.get_command(ctx, name)
         ctx.ensure_object(Session).verb = name

@@ -51,7 +51,7 @@ def load(
     try:
         return _Reader(project, file, environ, options or {}).read(values)
     except DeclarationError as error:
-        raise WrongUsage(f"{name}: {error}", hint=f"{error.hint}, then: guard status") from error
+        raise _wrong_usage(error, name) from error
 
 
 def load_leniently(
@@ -72,7 +72,24 @@ def load_leniently(
     try:
         return replace(_Reader(project, None, environ, options or {}).read({}), problem=problem)
     except DeclarationError as error:
-        raise WrongUsage(str(error), hint=f"{error.hint}, then: guard status") from error
+        raise _wrong_usage(error, CONFIGURATION) from error
+
+
+def _wrong_usage(error: DeclarationError, name: str) -> WrongUsage:
+    """Return what the user is told: the file is to blame, or an option, or a variable."""
+    origin, _, rest = str(error).partition(": `")
+    why = rest.partition("` ")[2].removeprefix(": ")
+    if origin.startswith("--"):
+        return WrongUsage(f"{origin} {_sentence(why)}", hint="guard run --help")
+    if origin.startswith("GUARD_"):
+        hint = f"correct {origin}, or: unset {origin}"
+        return WrongUsage(f"{origin} {_sentence(why)}", hint=hint)
+    return WrongUsage(f"{name}: {error}", hint=f"{error.hint}, then: guard status")
+
+
+def _sentence(why: str) -> str:
+    """Return a reason as it follows a name: a verb follows bare, a value behind a colon."""
+    return why if why.startswith(("is ", "has ", "cannot ")) else f"is wrong: {why}"
 
 
 def validate(text: str, project: Path) -> Config:
@@ -165,7 +182,9 @@ class _Reader:
     def _run(self, table: Table) -> RunConfig:
         retries = self._count(table, "retries", 0) or 0
         if retries > MOST_RETRIES:
-            raise table.wrong("retries", f"is at most {MOST_RETRIES}, not {retries}")
+            raise self._to_blame(table, "retries").wrong(
+                "retries", f"is at most {MOST_RETRIES}, not {retries}"
+            )
         return RunConfig(
             on_failure=self._choice(table, "on_failure", ON_FAILURE, "keep"),
             drill=self._choice(table, "drill", DRILLS, "auto"),
@@ -198,6 +217,11 @@ class _Reader:
             self._note(dotted, self.file.name)
         return None
 
+    def _to_blame(self, table: Table, key: str) -> Table:
+        """Return where a value came from: the option or variable that decided, else the file."""
+        override = self._override(table, key)
+        return table if override is None else Table({}, override[0])
+
     def _note(self, dotted: str, origin: str) -> str:
         self.origins[dotted] = origin
         return origin
@@ -221,7 +245,9 @@ class _Reader:
         if override is not None:
             own = Table({key: override[1]}, override[0]).duration(key, 0.0)
         if own is not None and own <= 0:
-            raise table.wrong(key, f"has to be longer than nothing, not {own:g} s")
+            raise self._to_blame(table, key).wrong(
+                key, f"has to be longer than nothing, not {own:g} s"
+            )
         return own
 
     def _size(self, table: Table, key: str, default: int) -> int:
@@ -240,7 +266,7 @@ class _Reader:
                     key, f"has to be a whole number, not {override[1]!r}"
                 ) from None
         if own is not None and own < 0:
-            raise table.wrong(key, f"cannot be negative, not {own}")
+            raise self._to_blame(table, key).wrong(key, f"cannot be negative, not {own}")
         return own
 
     def _share(self, table: Table, key: str) -> float | None:
@@ -252,7 +278,7 @@ class _Reader:
         try:
             return parse_share(value)
         except ValueError as error:
-            raise table.wrong(key, f": {error}") from None
+            raise self._to_blame(table, key).wrong(key, f": {error}") from None
 
     def _strings(self, table: Table, key: str) -> tuple[str, ...]:
         if key in table.values and self.file is not None:

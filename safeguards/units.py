@@ -9,6 +9,7 @@ _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86_400
 _TEN = 10
+_HUNDREDTH = 0.0095  # what two digits would show as nothing, or nearly
 
 
 def bytes_text(size_bytes: int) -> str:
@@ -24,7 +25,9 @@ def bytes_text(size_bytes: int) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """Return a length of time such as ``0.21 s``, ``12 s``, ``5 min`` or ``2 h 10 min``."""
+    """Return a length of time such as ``3 ms``, ``0.21 s``, ``12 s`` or ``2 h 10 min``."""
+    if 0 < seconds < _HUNDREDTH:
+        return f"{max(1, round(seconds * _THOUSAND))} ms"
     if seconds < _TEN:
         digits = 2 if seconds < 1 else 1
         return f"{seconds:.{digits}f} s"

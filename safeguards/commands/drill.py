@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+from typing import TYPE_CHECKING
 
 import click
 
 from safeguards.cli import pass_session, verb
-from safeguards.output import Answer
+from safeguards.output import Answer, Problem
 from safeguards.session import Session
+
+if TYPE_CHECKING:
+    from rollback.reports import DrillReport
 
 
 @verb("drill")
 @click.argument("reference", metavar="[ID]", default="last")
-@click.option("--full", "mode", flag_value="full", help="Rehearse everything.")
-@click.option("--sample", "mode", flag_value="sample", help="Rehearse a sample, compute the rest.")
+@click.option("--full", is_flag=True, help="Rehearse everything.")
+@click.option("--sample", is_flag=True, help="Rehearse a sample, compute the rest.")
 @click.option("--budget", metavar="TIME", help="How long a rollback may take (5m).")
 @pass_session
-def command(session: Session, reference: str, mode: str | None, budget: str | None) -> Answer:
+def command(
+    session: Session, reference: str, budget: str | None, *, full: bool, sample: bool
+) -> Answer:
     """Rehearse a rollback to a snapshot (the newest) against the clock.
 
     The exit status is 1 where it does not fit the budget.
     """
     from rollback.errors import RollbackError  # noqa: PLC0415 - after --help
+    from safeguards.errors import WrongUsage  # noqa: PLC0415
     from safeguards.record import drill_data  # noqa: PLC0415
 
+    if full and sample:
+        raise WrongUsage("a drill is of everything or of a sample", hint="guard drill --full")
+    mode = "full" if full else "sample" if sample else "auto"
     config = session.configure({"budget": budget}, lenient=True)
     with session.open_engine(config, create=False) as engine:
         for sentence in engine.recover():
@@ -33,7 +43,7 @@ def command(session: Session, reference: str, mode: str | None, budget: str | No
         operation = engine.begin("drill", {"snapshot_id": snapshot.id})
         try:
             report = engine.drill(
-                snapshot, mode=mode or "auto", budget_s=config.budget_s,
+                snapshot, mode=mode, budget_s=config.budget_s,
                 progress=session.terminal.progress(),
             )  # fmt: skip
             engine.finish(operation, "done", {"drill": drill_data(report)})
@@ -42,4 +52,14 @@ def command(session: Session, reference: str, mode: str | None, budget: str | No
                 state = "failed" if isinstance(error, Exception) else "interrupted"
                 engine.finish(operation, state, {"error": type(error).__name__})
             raise
-    return Answer("drill", report, exit_code=0 if report.passed else 1)
+    problems = () if report.passed else (_problem(report),)
+    return Answer("drill", report, 0 if report.passed else 1, problems)
+
+
+def _problem(report: DrillReport) -> Problem:
+    from safeguards.narration import over_budget  # noqa: PLC0415 - after --help
+
+    if report.failures:
+        return Problem("drill_failed", report.failures[0], "guard verify --repair", told=True)
+    hint = "exclude what need not come back, or set a larger budget in guard.toml"
+    return Problem("over_budget", over_budget(report), hint, told=True)
