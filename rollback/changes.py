@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 
 from rollback.difference import Comparison, Pair, metadata_differs
+from rollback.errors import StoreCorrupt
 from rollback.inventory import is_tree, resource_from, root_from, target_from
 from rollback.lost import is_replaced
 from rollback.model import Entry, Kind, ResourceState, Snapshot
 from rollback.plan import category_of, show_path
 from rollback.present import Present
-from rollback.reports import Change
-from rollback.resources.base import Root
+from rollback.reports import Change, DistributionChange
+from rollback.resources.base import Root, StateChange
 from rollback.snapshots import state_named
 from rollback.store.codec import EMPTY_TREE
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
+
+_READ_BYTES = 200_000_000
+"""A larger database that appeared is named with its size alone: its tables would take seconds."""
+_NOBODY: Mapping[bytes, str] = MappingProxyType({})
 
 
 def describe_changes(store: Store, old: Snapshot, new: Snapshot | None) -> list[Change]:
@@ -43,6 +52,36 @@ def describe_changes(store: Store, old: Snapshot, new: Snapshot | None) -> list[
     return changes
 
 
+def describe_distributions(old: Snapshot, new: Snapshot | None) -> list[DistributionChange]:
+    """Return which distributions of the Python environments were added, exchanged, removed.
+
+    Args:
+        old: The earlier state.
+        new: The later one; None for the present.
+    """
+    before = {s.name: s for s in old.states if s.data.get("facts", {}).get("distributions")}
+    after = before if new is None else {s.name: s for s in new.states if s.name in before}
+    return [
+        change
+        for name, state in before.items()
+        if name in after
+        for change in _distributions(state, None if new is None else after[name])
+    ]
+
+
+def _distributions(old: ResourceState, new: ResourceState | None) -> Iterator[DistributionChange]:
+    from rollback.resources.python import changed_distributions, installed  # noqa: PLC0415 - a plug
+
+    facts = old.data["facts"]
+    if new is None:
+        later = installed(old.data["parameters"]["site_packages"])
+    else:
+        later = new.data["facts"].get("distributions", {})
+    for name, had, has in changed_distributions(facts["distributions"], later):
+        action = "added" if had is None else "deleted" if has is None else "modified"
+        yield DistributionChange(action, facts["prefix"], name, had, has)
+
+
 def _tree_changes(
     store: Store, old: Snapshot, state: ResourceState, new: Snapshot | None
 ) -> Iterator[Change]:
@@ -50,7 +89,12 @@ def _tree_changes(
     project = os.fsencode(old.project)
     if new is None:
         live = Present(target.root, store.reader)
-        for pair in Comparison(live.records, expand=True).compare(target.tree, live.tree):
+        pairs = list(Comparison(live.records, expand=True).compare(target.tree, live.tree))
+        owners = _owners(store, target.root, pairs, live)
+        for pair in pairs:
+            if _appeared(pair):
+                yield _added_database(store, target.root, pair.path, project)
+                continue
             same = (
                 pair.old is not None
                 and pair.new is not None
@@ -59,26 +103,79 @@ def _tree_changes(
                     or is_replaced(live, target.recorded, pair.path, pair.old)
                 )
             )
-            yield from _change(target.root, pair, project, same=same)
+            yield from _change(target.root, pair, project, same=same, owners=owners)
         return
     other = state_named(new, state.resource, state.name)
     tree = EMPTY_TREE if other is None else bytes.fromhex(other.data["tree"])
-    for pair in Comparison(store.reader.records, expand=True).compare(target.tree, tree):
-        yield from _change(target.root, pair, project, same=_same_ref(pair))
+    pairs = list(Comparison(store.reader.records, expand=True).compare(target.tree, tree))
+    owners = _owners(store, target.root, pairs, None)
+    for pair in pairs:
+        yield from _change(target.root, pair, project, same=_same_ref(pair), owners=owners)
+
+
+def _appeared(pair: Pair) -> bool:
+    """Return whether a database is there now that the snapshot has no state of."""
+    was = pair.old is not None and pair.old.kind is Kind.DATABASE
+    return not was and pair.new is not None and pair.new.kind is Kind.DATABASE
+
+
+def _added_database(store: Store, root: Root, path: bytes, project: bytes) -> Change:
+    from rollback.resources.sqlite import SqliteResource  # noqa: PLC0415 - a plug
+
+    name, place = show_path(root, path, project), os.path.join(root.path, path)
+    resource = SqliteResource(Path(os.fsdecode(place)), name=name)
+    size = os.lstat(place).st_size
+    found = None
+    if size <= _READ_BYTES:
+        found = resource.difference(resource.absent(), _vault(store))
+    return _of_state(resource.absent(), found or StateChange("added", new_bytes=size))
+
+
+def _owners(store: Store, root: Root, pairs: list[Pair], live: Present | None) -> dict[bytes, str]:
+    """Return which distribution a file of an environment came or went with."""
+    if root.resource != "python":
+        return {}
+    from rollback.resources.python.shares import owners_by_record  # noqa: PLC0415 - a plug
+
+    def stored(entry: Entry | None) -> bytes:
+        content = io.BytesIO()
+        try:
+            if entry is not None and entry.kind is Kind.FILE:
+                store.reader.copy_to(entry.ref, content)
+        except StoreCorrupt:
+            return b""  # who needs that file will say so
+        return content.getvalue()
+
+    def present(path: bytes) -> bytes:
+        try:
+            with open(os.path.join(root.path, path), "rb") as file:
+                return file.read()
+        except OSError:
+            return b""
+
+    old = {pair.path: pair.old for pair in pairs if pair.old is not None}
+    new = {pair.path: pair.new for pair in pairs if pair.new is not None}
+    before = owners_by_record(root.path, old, lambda path: stored(old[path]))
+    after = owners_by_record(
+        root.path, new, present if live is not None else lambda path: stored(new[path])
+    )
+    return before | after
 
 
 def _same_ref(pair: Pair) -> bool:
     return pair.old is not None and pair.new is not None and pair.old.ref == pair.new.ref
 
 
-def _change(root: Root, pair: Pair, project: bytes, *, same: bool) -> Iterator[Change]:
+def _change(
+    root: Root, pair: Pair, project: bytes, *, same: bool, owners: Mapping[bytes, str] = _NOBODY
+) -> Iterator[Change]:
     """Yield the change that a pair stands for; folders' times alone are none."""
     old, new = pair.old, pair.new
     sample = new or old
     if sample is None or _only_folder_time(old, new):
         return
-    if Kind.DATABASE in {e.kind for e in (old, new) if e is not None} and old and new:
-        return
+    if Kind.DATABASE in {e.kind for e in (old, new) if e is not None}:
+        return  # its own state says what became of it
     if same and old is not None and new is not None and not metadata_differs(old, new):
         return
     if old is None:
@@ -97,6 +194,7 @@ def _change(root: Root, pair: Pair, project: bytes, *, same: bool) -> Iterator[C
         "",
         None if old is None else old.size,
         None if new is None else new.size,
+        owner=owners.get(pair.path, ""),
     )
 
 
@@ -110,28 +208,47 @@ def _only_folder_time(old: Entry | None, new: Entry | None) -> bool:
 
 
 def _live_changes(store: Store, state: ResourceState) -> Iterator[Change]:
-    resource = resource_from(state)
-    vault = StoreVault(store.reader, None, os.path.join(store.folder, b"work"))
-    for step in resource.plan(state, vault):
-        action = "deleted" if not os.path.lexists(state.location) else "modified"
-        yield Change(action, state.name, state.category, state.name, step.detail)
+    found = resource_from(state).difference(state, _vault(store))
+    if found is not None:
+        yield _of_state(state, found)
+
+
+def _of_state(old: ResourceState, found: StateChange) -> Change:
+    absent = old.files == 0
+    return Change(
+        found.action,
+        old.name,
+        old.category,
+        old.name,
+        found.detail,
+        None if absent else old.bytes,
+        found.new_bytes,
+        found.tables,
+    )
 
 
 def _state_changes(old: ResourceState, new: ResourceState | None) -> Iterator[Change]:
-    if new is None:
-        yield Change("deleted", old.name, old.category, old.name, "", old.bytes, None)
-    elif old.data.get("blobs") != new.data.get("blobs"):
-        from rollback.resources.sqlite import describe_change  # noqa: PLC0415 - a plug
+    from rollback.resources.sqlite import describe_change  # noqa: PLC0415 - a plug
 
-        detail = describe_change(old, new)
-        yield Change("modified", old.name, old.category, old.name, detail, old.bytes, new.bytes)
+    if new is None or old.data.get("blobs") != new.data.get("blobs"):
+        found = describe_change(old, new)
+        if found is not None:
+            yield _of_state(old, found)
 
 
 def _added_state(store: Store, state: ResourceState) -> Iterator[Change]:
     if not is_tree(state):
-        yield Change("added", state.name, state.category, state.name, "", None, state.bytes)
+        from rollback.resources.sqlite import describe_change  # noqa: PLC0415 - a plug
+
+        found = describe_change(None, state)
+        if found is not None:
+            yield replace(_of_state(state, found), old_bytes=None)
         return
     root = root_from(state)
     tree = bytes.fromhex(state.data["tree"])
     for pair in Comparison(store.reader.records, expand=True).compare(EMPTY_TREE, tree):
         yield from _change(root, pair, b"", same=False)
+
+
+def _vault(store: Store) -> StoreVault:
+    return StoreVault(store.reader, None, os.path.join(store.folder, b"work"))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self, TypeVar
 
-from rollback.changes import describe_changes
+from rollback.changes import describe_changes, describe_distributions
 from rollback.drill import Drill
 from rollback.errors import (
     CaptureFailed,
@@ -252,8 +252,9 @@ class Engine(History):
     def diff(self, old: Snapshot, new: Snapshot | None) -> Difference:
         """Return what differs between two snapshots, or a snapshot and the present."""
         with self._say(RollbackError, "what differs could not be looked at"):
-            changes = describe_changes(self.store, old, new)
-        return Difference(old.id, None if new is None else new.id, tuple(changes))
+            changes = tuple(describe_changes(self.store, old, new))
+            distributions = tuple(describe_distributions(old, new))
+        return Difference(old.id, None if new is None else new.id, changes, distributions)
 
     def verify(self, *, repair: bool, progress: Progress | None = None) -> VerifyReport:
         """Read the whole store and say what is damaged; with `repair`, mend what can be."""

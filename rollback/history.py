@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from rollback.difference import find_entry
 from rollback.errors import NothingToDo
+from rollback.inventory import is_tree
 from rollback.model import Category, Operation, Snapshot
 from rollback.reports import Selection
 from rollback.snapshots import load
@@ -119,6 +121,19 @@ class History:
         """
         return self._top(self._displaced()[1], "undo to take back")
 
+    def knows(self, snapshot: Snapshot, path: bytes) -> bool:
+        """Return whether a path (absolute) is in a snapshot, or there now."""
+        if os.path.lexists(path):
+            return True
+        for state in filter(is_tree, snapshot.states):
+            folder = os.path.join(os.fsencode(state.location), b"")
+            if not path.startswith(folder):
+                continue
+            tree = bytes.fromhex(state.data["tree"])
+            if find_entry(self.store.reader.tree, tree, path[len(folder) :]) is not None:
+                return True
+        return any(os.fsencode(state.location) == path for state in snapshot.states)
+
     def selection_of(self, snapshot: Snapshot) -> Selection:
         """Return the selection of the restore that displaced a state; undoing it stays in it."""
         data = self.store.catalog.operation(snapshot.seq).data
@@ -153,7 +168,7 @@ class History:
         undo: list[str] = []
         redo: list[str] = []
         for operation in reversed(self.store.catalog.operations("WHERE state = 'done'")):
-            if operation.kind not in _RESTORES:
+            if operation.kind not in _RESTORES or self._displaced_nothing(operation):
                 continue
             if operation.kind == "undo":
                 undo[-1:] = []
@@ -165,6 +180,17 @@ class History:
                 redo.clear()
             undo.append(str(operation.data["undo_id"]))
         return undo, redo
+
+    def _displaced_nothing(self, operation: Operation) -> bool:
+        """Return whether a rollback found everything in place: there is nothing to take back.
+
+        One that finished another's work undoes what that one displaced, however little it did.
+        """
+        if operation.kind != "rollback" or operation.data.get("steps") != 0:
+            return False
+        undo = (str(operation.data["undo_id"]),)
+        rows = self._query("SELECT seq FROM snapshot WHERE id = ?", undo)
+        return not rows or rows[0][0] == operation.seq
 
     def _top(self, displaced: list[str], what: str) -> Snapshot:
         if not displaced:

@@ -81,6 +81,23 @@ class Skip:
 
 
 @dataclass(frozen=True, slots=True)
+class TableChange:
+    """One table of a database that differs between two states.
+
+    Attributes:
+        action: ``added``, ``modified``, ``deleted``.
+        name: The table's.
+        old_rows: Rows before; None where there was no such table, or nobody counted.
+        new_rows: Rows after; None likewise.
+    """
+
+    action: str
+    name: str
+    old_rows: int | None = None
+    new_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceState:
     """What one resource recorded in a snapshot; `data` is JSON and enough to put it back.
 

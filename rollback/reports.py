@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rollback.model import Category, Skip, Snapshot, Step
+from rollback.model import Category, Skip, Snapshot, Step, TableChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +142,12 @@ class Change:
         resource: Name of the resource.
         category: Category of the path.
         path: Path that people read.
-        detail: For a database tables and row counts, for a distribution its versions.
+        detail: What else is worth saying: of a database its schema revision.
         old_bytes: Size before, None where absent.
         new_bytes: Size after, None where absent.
+        tables: Of a database, the tables that differ, with their rows.
+        owner: Of a file in a Python environment, the distribution that was installed, removed
+            or exchanged with it; empty for a file that changed by itself.
     """
 
     action: str
@@ -154,15 +157,44 @@ class Change:
     detail: str = ""
     old_bytes: int | None = None
     new_bytes: int | None = None
+    tables: tuple[TableChange, ...] = ()
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DistributionChange:
+    """One distribution of a Python environment that differs.
+
+    Attributes:
+        action: ``added``, ``modified``, ``deleted``.
+        environment: Absolute path of the environment.
+        name: The distribution's, as an index knows it.
+        old_version: Version before, with its origin where it is no index; None where absent.
+        new_version: Version after; None where absent.
+    """
+
+    action: str
+    environment: str
+    name: str
+    old_version: str | None = None
+    new_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What differs between a snapshot and another, or the present."""
+    """What differs between a snapshot and another, or the present.
+
+    Attributes:
+        old_id: The earlier snapshot.
+        new_id: The later one, None for the present.
+        changes: Files and databases.
+        distributions: What that means for the Python environments.
+    """
 
     old_id: str
     new_id: str | None
     changes: tuple[Change, ...]
+    distributions: tuple[DistributionChange, ...] = ()
 
     def count(self, action: str) -> int:
         """Return the number of changes of one action."""

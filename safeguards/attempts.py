@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from rollback.errors import RestoreIncomplete, RollbackError
 from rollback.model import Operation, Snapshot
 from rollback.reports import Selection
+from safeguards.changed import changed_data
 from safeguards.config import Config
 from safeguards.escalation import Trouble
 from safeguards.ladder import LOOK_BACK, Ladder, write_report
-from safeguards.narration import Narrator
+from safeguards.narration import Narrator, how_it_ended
 from safeguards.output import Answer, Problem, one_line
 from safeguards.record import RunRecord
 from safeguards.restoration import Around, boot, end_leftovers, not_restored, put_back
@@ -79,6 +80,10 @@ class Attempts:
         self.session.last_words.append(lambda: reraise_interrupt(outcome))
         status = outcome.status if self._incomplete is None else _INCOMPLETE
         rollback = self._rollback_command() if status and not self.record.rolled_back else ""
+        if outcome.status:
+            told = f"{self.record.command[0]} {how_it_ended(outcome)}"
+            code = self.record.trouble or "command_failed"
+            self.problems.insert(0, Problem(code, told, rollback, told=True))
         return Answer("run", self.record, status, tuple(self.problems), rollback)
 
     def _run(
@@ -180,6 +185,7 @@ class Attempts:
             for action in _ACTIONS
             if action != "metadata" or difference.count(action)
         }
+        self.record.changed = changed_data(difference)
 
     def _wants_rollback(self) -> bool:
         mode = self.config.run.on_failure

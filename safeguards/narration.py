@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rollback.model import Skip
 from rollback.reports import SnapshotReport
+from safeguards.changed import changed_text
 from safeguards.config import Config
 from safeguards.escalation import Level
 from safeguards.output import one_line
@@ -164,11 +165,10 @@ class Narrator:
             self.terminal.warn(one_line(problem))
 
     def _changed(self) -> str:
-        changes = self.record.changes
-        if changes is None:
+        changed = self.record.changed
+        if changed is None:
             return "what it changed is not known"
-        parts = [f"{number:,} {action}" for action, number in changes.items() if number]
-        return ", ".join(parts) if parts else "nothing changed"
+        return f"{changed_text(changed, counted=True)} changed"
 
     def _line(self, label: str, text: str) -> None:
         self.terminal.note(f"{label:<{_LABEL}}{text}")

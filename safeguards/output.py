@@ -90,11 +90,19 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One entry of `errors` in the JSON: a stable code, what happened, what to type next."""
+    """One entry of `errors` in the JSON: a stable code, what happened, what to type next.
+
+    Attributes:
+        code: Stable.
+        message: What happened.
+        hint: What to type next.
+        told: Whether the text says it already, so that people do not read it twice.
+    """
 
     code: str
     message: str
     hint: str = ""
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +194,8 @@ class Terminal:
             if lines:
                 self._write(stream, "\n".join(lines))
         for problem in answer.problems:
-            self.fail(problem)
+            if not problem.told:
+                self.fail(problem)
 
     def preview(self, answer: Answer) -> None:
         """Show a result on standard error, ahead of a question or a refusal."""
@@ -334,12 +343,22 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
-def aligned(rows: Iterable[tuple[str, ...]], indent: str = "") -> list[str]:
-    """Return rows of cells as lines whose columns begin at the same place."""
+def aligned(rows: Iterable[tuple[str, ...]], indent: str = "", widest: int = 0) -> list[str]:
+    """Return rows of cells as lines whose columns begin at the same place.
+
+    Args:
+        rows: Cells of each line.
+        indent: What stands in front of each line.
+        widest: A longer cell makes its own line uneven instead of all others wide (0: never).
+    """
     table = list(rows)
     columns = max((len(row) for row in table), default=0)
     widths = [
-        max((len(row[c]) for row in table if c < len(row)), default=0) for c in range(columns)
+        max(
+            (len(r[c]) for r in table if c < len(r) and not 0 < widest < len(r[c])),
+            default=0,
+        )
+        for c in range(columns)
     ]
     return [
         indent + "  ".join(cell.ljust(widths[c]) for c, cell in enumerate(row)).rstrip()

@@ -45,6 +45,7 @@ class RunRecord:
         checks: What the checks said, None where none ran.
         drill: The verdict of the rehearsal, None where none was made.
         changes: How many things the command added, modified and deleted; None if not looked at.
+        changed: The same as people ask for it (`safeguards.changed`): files, tables, packages.
         level: Escalation level that was reached, 0 for none.
         trouble: What went wrong, as `safeguards.escalation.Trouble` names it; empty for nothing.
         attempts: How often the command was started.
@@ -65,6 +66,7 @@ class RunRecord:
     checks: CheckReport | None = None
     drill: DrillReport | None = None
     changes: Mapping[str, int] | None = None
+    changed: Mapping[str, Any] | None = None
     level: int = 0
     trouble: str = ""
     attempts: int = 0
@@ -97,6 +99,7 @@ class RunRecord:
             "checks": None if self.checks is None else checks_data(self.checks),
             "drill": None if self.drill is None else drill_data(self.drill),
             "changes": None if self.changes is None else dict(self.changes),
+            "changed": None if self.changed is None else dict(self.changed),
             "level": self.level,
             "trouble": self.trouble or None,
             "attempts": self.attempts,

@@ -17,6 +17,7 @@ from safeguards.services import Services
 
 if TYPE_CHECKING:
     from rollback.engine import Engine
+    from rollback.resources.git.revert import PushedCommits
     from safeguards.supervisor import Process
 
 
@@ -40,6 +41,7 @@ class Restoration:
         broken: What is back as it was and does not work.
         unchecked: What could not be found out about that.
         problems: What went wrong beside it.
+        revert: Pushed commits that are undone by a commit, None for none.
         revert_commit: The commit that reverts what was pushed, empty for none.
         interrupted: Whether somebody asked guard to end before all probes had been run.
     """
@@ -59,6 +61,7 @@ class Restoration:
     broken: tuple[str, ...] = ()
     unchecked: tuple[Skip, ...] = ()
     problems: tuple[str, ...] = ()
+    revert: PushedCommits | None = None
     revert_commit: str = ""
     interrupted: bool = False
 

@@ -80,6 +80,11 @@ def restore(session: Session, wish: Wish) -> Answer:
         WrongUsage: Nobody can be asked and `--yes` is missing; a path is outside.
         RollbackError: As the engine raises.
     """
+    if wish.revert and (wish.only or wish.paths):
+        raise WrongUsage(
+            "--revert makes a commit of the whole snapshot, so it cannot go with a part of it",
+            hint="guard rollback --last --revert, or the part without --revert",
+        )
     config = session.configure(lenient=True)
     with session.open_engine(config, create=False) as engine:
         if not wish.dry_run:
@@ -87,9 +92,14 @@ def restore(session: Session, wish: Wish) -> Answer:
                 session.terminal.warn(sentence)
         snapshot, run = _target(engine, wish)
         _refuse_other_project(snapshot, config)
-        plan = engine.plan(snapshot, _selection(session, config, engine, wish, snapshot))
+        selection = _selection(session, config, engine, wish, snapshot)
+        plan = engine.plan(snapshot, selection)
+        if not plan.steps:
+            _refuse_unknown(engine, snapshot, selection, wish)
         shown = planned(plan, wish.kind, config.budget_s)
         revert = _find_revert(session, config, snapshot) if wish.revert else None
+        if revert is not None:
+            shown = replace(shown, revert=revert.pushed)
         if wish.dry_run:
             return _answer_plan(session, wish, config, shown)
         if plan.steps and not wish.yes:
@@ -139,6 +149,16 @@ def _selection(
     here = _here(session, config) if wish.paths else config.project
     paths = tuple(os.fsencode(_inside(path, here, config)) for path in wish.paths)
     return Selection(paths, frozenset(Category(name) for name in wish.only))
+
+
+def _refuse_unknown(engine: Engine, snapshot: Snapshot, selection: Selection, wish: Wish) -> None:
+    """Refuse a misspelt path: "nothing to put back" would be taken for the truth about it."""
+    for path, typed in zip(selection.paths, wish.paths, strict=False):
+        if not engine.knows(snapshot, path):
+            raise NothingToActOn(
+                f"there is no {typed}, neither now nor in snapshot {snapshot.seq}",
+                hint="check the spelling; guard diff names what differs",
+            )
 
 
 def _here(session: Session, config: Config) -> Path:
@@ -204,7 +224,7 @@ def _carry_out(session: Session, engine: Engine, decided: Decided) -> Answer:
     problems = _problems(done)
     if revert is not None:
         try:
-            done = replace(done, revert_commit=revert.commit())
+            done = replace(done, revert=revert.pushed, revert_commit=revert.commit())
         except RollbackError as error:
             problems.append(Problem(error.code, str(error), error.hint))
     next_command = {"rollback": "undo", "undo": "redo", "redo": "undo"}[wish.kind]
@@ -248,4 +268,7 @@ def _problems(done: Restoration) -> list[Problem]:
 def _find_revert(session: Session, config: Config, snapshot: Snapshot) -> Revert | None:
     from safeguards.reverting import find_revert  # noqa: PLC0415 - imports git
 
-    return find_revert(config.project, snapshot, session.environ)
+    revert = find_revert(config.project, snapshot, session.environ)
+    if revert is None:
+        session.terminal.note("no remote has a commit since the snapshot: there is none to revert")
+    return revert

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import IO, Any, ClassVar, Protocol
 
-from rollback.model import Category, Policy, ResourceState, Skip, Step
+from rollback.model import Category, Policy, ResourceState, Skip, Step, TableChange
 
 DEFAULT_LEAVE_OUT = frozenset(
     {
@@ -121,6 +121,23 @@ class Rehearsal:
     elapsed_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """What has become of a resource's state.
+
+    Attributes:
+        action: ``added``, ``modified``, ``deleted``, ``metadata``.
+        detail: What is worth saying besides tables and sizes: ``alembic 4f… → 3a…``.
+        tables: Tables that differ, where it is a database.
+        new_bytes: Size after, None where absent.
+    """
+
+    action: str
+    detail: str = ""
+    tables: tuple[TableChange, ...] = ()
+    new_bytes: int | None = None
+
+
 class Resource(Protocol):
     """State that is more than files.
 
@@ -144,6 +161,9 @@ class Resource(Protocol):
 
     def plan(self, state: ResourceState, vault: Vault) -> tuple[Step, ...]:
         """Return what a restore would change; reads only, empty where nothing differs."""
+
+    def difference(self, state: ResourceState, vault: Vault) -> StateChange | None:
+        """Return what has become of `state` by now; reads only, None where nothing differs."""
 
     def restore(self, state: ResourceState, vault: Vault) -> tuple[Skip, ...]:
         """Make the live state equal `state`; killed at any moment, calling it again completes it.

@@ -28,5 +28,8 @@ def command(session: Session, references: tuple[str, ...], *, stat: bool) -> Ans
         old = engine.find_snapshot(references[0] if references else "last")
         new = engine.find_snapshot(references[1]) if len(references) > 1 else None
         difference = engine.diff(old, new)
-    value = Differences(difference, old.seq, None if new is None else new.seq, stat)
-    return Answer("diff", value, exit_code=1 if difference.changes else 0)
+    number = None if new is None else new.seq
+    value = Differences(difference, old.seq, number, stat, config.project)
+    return Answer(
+        "diff", value, exit_code=1 if difference.changes or difference.distributions else 0
+    )

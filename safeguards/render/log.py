@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rollback.model import Operation
+from safeguards.changed import changed_text
 from safeguards.output import Style, Tone, aligned, one_line
 from safeguards.render.paths import command_line
-from safeguards.units import iso_text, moment_text, seconds_text
+from safeguards.units import count_text, iso_text, moment_text, seconds_text
 
 _COMMAND_WIDTH = 32
 _LEFT_OUT = frozenset({"owner", "child"})
@@ -71,7 +72,7 @@ def summary(operation: Operation) -> str:
         took = data.get("elapsed_s")
         time_text = f" in {seconds_text(float(took))}" if isinstance(took, (int, float)) else ""
         steps = data.get("steps")
-        count = f", {steps} changes" if isinstance(steps, int) else ""
+        count = f", {count_text(steps, 'change')}" if isinstance(steps, int) else ""
         return f"to {data.get('target_seq', '?')}{time_text}{count}"
     if operation.kind == "drill":
         return _drill(data.get("drill"))
@@ -86,8 +87,10 @@ def _run(operation: Operation) -> str:
         parts.append(f"exit {status}")
     elif operation.state in {"failed", "interrupted"}:
         parts.append("not started" if not data.get("child") else operation.state)
-    changes = data.get("changes")
-    if isinstance(changes, Mapping) and any(changes.values()):
+    changed, changes = data.get("changed"), data.get("changes")
+    if isinstance(changed, Mapping) and changed_text(changed) != "nothing":
+        parts.append(changed_text(changed))
+    elif isinstance(changes, Mapping) and any(changes.values()) and changed is None:
         parts.append(", ".join(f"{number} {name}" for name, number in changes.items() if number))
     if data.get("rolled_back"):
         parts.append("rolled back")

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safeguards.output import one_line
+from safeguards.units import count_text
 
 _OBJECTS = ".git/objects/"
+_DEEPEST = 12
 
 
 def short_path(path: str, project: Path | None = None) -> str:
@@ -54,6 +56,39 @@ def gathered(rows: Iterable[Row]) -> list[Row]:
         number = found[at].stands_for + 1
         found[at] = Row(row.action, folder, "", f"{number:,} objects", number)
     return found
+
+
+def folded(rows: list[Row], most: int) -> list[Row]:
+    """Return at most about `most` rows: where there are more, a folder stands for what is in it.
+
+    The deepest folders that are few enough are shown; a folder with one change is that change.
+
+    Args:
+        rows: In the order in which they are shown.
+        most: How many a reader can take in.
+    """
+    if len(rows) <= most:
+        return rows
+    for depth in range(_DEEPEST, -1, -1):
+        groups: dict[tuple[str, str], list[Row]] = {}
+        for row in rows:
+            groups.setdefault((row.action, _folder(row.path, depth)), []).append(row)
+        if len(groups) <= most or depth == 0:
+            break
+    return [_fold(folder, group) for (_, folder), group in groups.items()]
+
+
+def _folder(path: str, depth: int) -> str:
+    """Return the folder of a path, at most `depth` names deep; the path itself where it is near."""
+    parts = path.split("/")
+    return path if len(parts) <= depth else "/".join(parts[:depth]) + "/" if depth else ""
+
+
+def _fold(folder: str, rows: list[Row]) -> Row:
+    if len(rows) == 1:
+        return rows[0]
+    number = sum(row.stands_for for row in rows)
+    return Row(rows[0].action, folder or "./", count_text(number, "file"), "", number)
 
 
 @dataclass(frozen=True, slots=True)

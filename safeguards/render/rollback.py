@@ -6,12 +6,13 @@ from typing import Any
 
 from safeguards.output import Style, Tone, aligned, one_line
 from safeguards.record import skip_data
-from safeguards.render.paths import Row, gathered, short_path
+from safeguards.render.paths import Row, folded, gathered, short_path
 from safeguards.render.snapshot import skip_lines
 from safeguards.restoration import Restoration
 from safeguards.units import bytes_text, count_text, moment_text, seconds_text
 
 _MOST = 40
+_WIDEST = 60
 _TONES = {"create": Tone.GOOD, "remove": Tone.BAD, "replace": Tone.WARN, "database": Tone.WARN}
 _AGAIN = {"rollback": "guard undo", "undo": "guard redo", "redo": "guard undo"}
 
@@ -30,7 +31,9 @@ def as_text(value: Restoration, style: Style) -> list[str]:
         )
     lines += [f"  kept aside: {one_line(path)}" for path in value.kept_aside]
     if value.revert_commit:
-        lines.append(f"  pushed commits reverted by {value.revert_commit[:12]}")
+        number = count_text(0 if value.revert is None else len(value.revert.commits), "commit")
+        lines.append(f"  reverted what was pushed ({number}) by {value.revert_commit[:12]}")
+        lines.append("  the remote does not have that yet: git push")
     if value.steps:
         lines.append(f"to take that back: {_AGAIN[value.kind]}")
     return lines
@@ -43,19 +46,34 @@ def _plan(value: Restoration, style: Style) -> list[str]:
                 *skip_lines(value.unrestorable, style)]  # fmt: skip
     rows = [Row(s.action, s.path, bytes_text(s.bytes) if s.bytes else "", s.detail)
             for s in value.steps]  # fmt: skip
-    shown = rows if style.verbose else gathered(rows)[:_MOST]
+    shown = rows if style.verbose else folded(gathered(rows), _MOST)[:_MOST]
     cells = [(row.action, short_path(row.path), row.size, one_line(row.detail)) for row in shown]
     lines = [f"to put back {state}:"]
     lines += [
         style.paint(line, tone) if (tone := _TONES.get(row.action)) else line
-        for line, row in zip(aligned(cells, "  "), shown, strict=True)
+        for line, row in zip(aligned(cells, "  ", _WIDEST), shown, strict=True)
     ]
     hidden = len(rows) - sum(row.stands_for for row in shown)
     if hidden:
         lines.append(f"  and {hidden:,} more (-v shows all)")
     size = sum(step.bytes for step in value.steps)
     lines.append(f"{count_text(len(rows), 'change')}, {bytes_text(size)} to write")
-    return [*lines, *skip_lines(value.unrestorable, style)]
+    return [*lines, *_revert_plan(value), *skip_lines(value.unrestorable, style)]
+
+
+def _revert_plan(value: Restoration) -> list[str]:
+    """Return which commits a new one will revert, and which only leave the branch."""
+    if value.revert is None:
+        return []
+    branch = value.revert.branch.removeprefix("refs/heads/")
+    lines = [
+        f"then one commit on {one_line(branch)} that reverts what was pushed:",
+        *(f"  {c.id[:12]} {one_line(c.subject)}" for c in value.revert.commits[:_MOST]),
+    ]
+    if value.revert.dropped:
+        lines.append("these were not pushed and leave the branch (guard undo has them):")
+        lines += [f"  {c.id[:12]} {one_line(c.subject)}" for c in value.revert.dropped[:_MOST]]
+    return lines
 
 
 def _rest(value: Restoration) -> str:
@@ -100,5 +118,16 @@ def as_data(value: Restoration) -> dict[str, Any]:
             for p in value.probes
         ],
         "kept_aside": list(value.kept_aside),
+        "revert": _revert_data(value),
         "revert_commit": value.revert_commit or None,
     }
+
+
+def _revert_data(value: Restoration) -> dict[str, Any] | None:
+    if value.revert is None:
+        return None
+    commits, dropped = (
+        [{"id": c.id, "author": c.author, "subject": c.subject} for c in lines]
+        for lines in (value.revert.commits, value.revert.dropped)
+    )
+    return {"branch": value.revert.branch, "commits": commits, "dropped": dropped}

@@ -10,10 +10,13 @@ from typing import Any
 from rollback.model import Operation, Snapshot
 from safeguards.output import Style, Tone, aligned, one_line
 from safeguards.record import skip_data
+from safeguards.render.diff import MARKS, rows_text, versions_text
 from safeguards.render.log import operation_data, summary
 from safeguards.render.paths import command_line, short_path
 from safeguards.render.snapshot import skip_lines
 from safeguards.units import bytes_text, count_text, iso_text, moment_text, seconds_text
+
+_MOST_CHANGED = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +86,33 @@ def _operation(operation: Operation, style: Style) -> list[str]:
         told = ", ".join(f"{p['name']} {seconds_text(p['elapsed_s'])}" for p in phases)
         rows.append(("phases", told))
     rows += _verdicts(data)
-    lines = aligned(rows)
+    lines = [*aligned(rows), *_changed(data.get("changed"))]
     checks = data.get("checks")
     if isinstance(checks, Mapping):
         for finding in checks.get("findings", ()):
             tone = Tone.BAD if finding["severity"] == "error" else Tone.WARN
             lines.append(style.paint(one_line(f"  {finding['message']}"), tone))
     return lines
+
+
+def _changed(changed: Any) -> list[str]:
+    """Return the tables and packages that a run changed, a line each."""
+    if not isinstance(changed, Mapping):
+        return []
+    rows = [
+        (MARKS.get(table["action"], "?"), f"{database['name']}: {table['name']}",
+         rows_text(table["old_rows"], table["new_rows"]))
+        for database in changed.get("databases", ())
+        for table in database["tables"]
+    ]  # fmt: skip
+    rows += [
+        (MARKS.get(package["action"], "?"), package["name"],
+         versions_text(package["old_version"], package["new_version"]))
+        for package in changed.get("packages", ())
+    ]  # fmt: skip
+    shown = [tuple(map(one_line, row)) for row in rows[:_MOST_CHANGED]]
+    hidden = len(rows) - len(shown)
+    return [*aligned(shown, "  "), *([f"  and {hidden} more (--json has all)"] if hidden else [])]
 
 
 def _verdicts(data: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -128,13 +128,15 @@ def test_services_are_down_meanwhile(guard: Guard) -> None:
 
 
 def test_wrong_paths(spoilt: Guard) -> None:
-    """A path outside the project is refused; one that never was changes nothing."""
+    """A path outside the project is refused; one that never was is named, and changes nothing."""
     for path in ("../other", "/etc/passwd"):
         result = spoilt("rollback", "--last", "--yes", path)
         assert result.status == 2, result.said
         assert "not in the project" in result.err
     before = manifest(spoilt.project)
-    assert spoilt("rollback", "--last", "--yes", "never/was").status == 0
+    misspelt = spoilt("rollback", "--last", "--yes", "never/was")
+    assert misspelt.status == 10, misspelt.said
+    assert "there is no never/was" in misspelt.err
     assert_back(before, manifest(spoilt.project))
 
 

@@ -156,6 +156,21 @@ def test_plan_reads_only(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("damage", ["spoil", "destroy"])
+def test_difference_reads_only(stage: Stage, damage: str) -> None:
+    """What has become of the state is told from the snapshot on, and nothing is changed."""
+    state = stage.take()
+    resource = stage.subject.again(state)
+    assert resource.difference(state, stage.vault) is None
+    getattr(stage.subject, damage)(stage.folder)
+    before = stage.look()
+    found = resource.difference(state, stage.vault)
+    assert stage.look() == before
+    assert found is not None
+    assert found.action == {"spoil": "modified", "destroy": "deleted"}[damage]
+    assert (found.new_bytes is None) == (damage == "destroy")
+
+
+@pytest.mark.parametrize("damage", ["spoil", "destroy"])
 def test_restore_is_exact(stage: Stage, damage: str) -> None:
     """After a restore nobody can tell that anything happened."""
     before = stage.look()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rollback.errors import DrillFailed, RestoreIncomplete, StoreCorrupt
-from rollback.model import ResourceState
+from rollback.model import ResourceState, TableChange
 from rollback.resources.sqlite import SqliteResource, describe_change, is_sqlite
 from vault import FolderVault
 
@@ -492,15 +492,22 @@ def test_facts_and_changes(database: Path, vault: FolderVault) -> None:
     }
     change(database)
     after = take(database, vault)
-    assert (
-        describe_change(state, after) == "new table evil, runs: 300 → 5 rows, alembic aaaa → bbbb"
+    found = describe_change(state, after)
+    assert found is not None
+    assert (found.action, found.detail) == ("modified", "alembic aaaa → bbbb")
+    assert found.tables == (
+        TableChange("added", "evil", None, 0),
+        TableChange("modified", "runs", 300, 5),
     )
-    assert describe_change(state, state) == ""
+    assert SqliteResource.from_state(state).difference(state, vault) == found
+    assert describe_change(state, state) is None
     (step,) = SqliteResource.from_state(state).plan(state, vault)
     assert (step.action, step.bytes) == ("database", state.bytes)
     assert step.detail == "gone table evil, runs: 5 → 300 rows, alembic bbbb → aaaa"
     to_wal(database)
-    assert describe_change(after, take(database, vault)).startswith("same content")
+    same = describe_change(after, take(database, vault))
+    assert same is not None
+    assert same.detail.startswith("same content")
 
 
 def test_names_of_tables_never_reach_the_terminal_raw(database: Path, vault: FolderVault) -> None:
@@ -513,7 +520,9 @@ def test_names_of_tables_never_reach_the_terminal_raw(database: Path, vault: Fol
     db.close()
     after = take(database, vault)
     assert after.data["facts"]["tables"]['a"b; DROP TABLE runs'] == 0
-    assert "\x1b" not in describe_change(state, after)
+    (step,) = SqliteResource.from_state(state).plan(state, vault)
+    assert step.action == "database"
+    assert "\x1b" not in step.detail
 
 
 def test_rehearsal(database: Path, vault: FolderVault) -> None:

@@ -44,6 +44,9 @@ class PushedCommits:
         commits: What is reverted, newest first.
         dropped: Commits on top of `base` that no remote has: they leave the branch, as in a
             rollback without `--revert`, and stay in the undo.
+        remotes: Remote-tracking references and what they say. They tell of the remote, which no
+            rollback has moved, so the revert sets them again: else what was pushed would look
+            unpushed, and the revert as if it rewrote history.
     """
 
     branch: str
@@ -51,6 +54,7 @@ class PushedCommits:
     target: str
     commits: tuple[CommitLine, ...]
     dropped: tuple[CommitLine, ...] = ()
+    remotes: tuple[tuple[str, str], ...] = ()
 
 
 def find_pushed(
@@ -71,9 +75,10 @@ def find_pushed(
     branch = _branch(layout)
     with _Opened(layout, environ) as repository:
         names = repository.rev_parse("--verify", "--end-of-options", target + "^{commit}")
-        remotes = repository.for_each_ref("--format=%(objectname)", "refs/remotes").split()
-        if not remotes:
+        known = _remotes(repository)
+        if not known:
             return None
+        remotes = sorted({commit for _, commit in known})
         target = names.strip()
         ahead = _lines(repository, "HEAD", "--not", target)
         local = {line.id for line in _lines(repository, "HEAD", "--not", target, *remotes)}
@@ -87,6 +92,7 @@ def find_pushed(
         target=target,
         commits=tuple(line for line in ahead if line.id not in local),
         dropped=tuple(line for line in ahead if line.id in local),
+        remotes=known,
     )
 
 
@@ -115,6 +121,8 @@ def revert_pushed(
         repository.update_ref(
             "-m", f"guard: revert to {pushed.target[:12]}", pushed.branch, commit, present
         )
+        for name, known in pushed.remotes:
+            repository.update_ref("-m", "guard: what the remote has", name, known)
     return str(commit)
 
 
@@ -173,6 +181,15 @@ def _gitpython(program: str) -> ModuleType:
         else:
             os.environ[name] = before
     return git
+
+
+def _remotes(repository: git.Git) -> tuple[tuple[str, str], ...]:
+    """Return the remote-tracking references and their commits; no symbolic ones."""
+    listed = repository.for_each_ref(
+        "--format=%(refname)%00%(objectname)%00%(symref)", "refs/remotes"
+    )
+    rows = (line.split("\0") for line in listed.split("\n") if line)
+    return tuple((row[0], row[1]) for row in rows if not row[2])
 
 
 def _lines(repository: git.Git, *arguments: str) -> list[CommitLine]:

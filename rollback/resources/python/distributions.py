@@ -47,21 +47,27 @@ def installed(site_packages: Iterable[str]) -> dict[str, Distribution]:
 
 def changed_distributions(
     old: Mapping[str, Distribution], new: Mapping[str, Distribution]
-) -> list[str]:
-    """Return one line for each difference: ``idna 3.7 → 3.10``, ``+ rich 13.9``, ``- six 1.16``."""
-    lines = []
+) -> list[tuple[str, str | None, str | None]]:
+    """Return name and version (with its origin, where that matters) before and after.
+
+    Returns:
+        Sorted by name; None for a side that does not have it.
+    """
+    found = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
-        if before is None and after is not None:
-            lines.append(f"+ {name} {_shown(after)}")
-        elif after is None and before is not None:
-            lines.append(f"- {name} {_shown(before)}")
-        elif before is not None and after is not None and before != after:
-            same = before["version"] == after["version"]
-            then = _shown(before) if same else before["version"]
-            now = _shown(after) if same else after["version"]
-            lines.append(f"{name} {then} → {now}")
-    return lines
+        if before == after:
+            continue
+        same = before is not None and after is not None and before["version"] == after["version"]
+        shown = _shown if same or None in (before, after) else _version
+        found.append(
+            (
+                name,
+                None if before is None else shown(before),
+                None if after is None else shown(after),
+            )
+        )
+    return found
 
 
 def normalized(name: str) -> str:
@@ -72,6 +78,10 @@ def normalized(name: str) -> str:
 def _shown(distribution: Distribution) -> str:
     origin = distribution.get("origin")
     return f"{distribution['version']} ({origin})" if origin else distribution["version"]
+
+
+def _version(distribution: Distribution) -> str:
+    return distribution["version"]
 
 
 def _of_site(site: str) -> dict[str, Distribution]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from rollback.model import TableChange
+from rollback.resources.base import StateChange
 from rollback.resources.sqlite.record import Facts, Mode, Record
 
 _SHOWN = 4
@@ -29,6 +33,42 @@ def describe_records(old: Record, new: Record) -> str:
     if old.means(new):
         return "same content, other header or side files"
     return ", ".join(_differences(old.facts, new.facts)) or "other content, same row counts"
+
+
+def compare_records(old: Record, new: Record) -> StateChange:
+    """Return what two records that differ say of what happened between them.
+
+    Args:
+        old: The state before.
+        new: The state after.
+    """
+    size = None if new.mode is Mode.ABSENT else new.size
+    tables = tuple(_tables(old.facts, new.facts))
+    if old.mode is Mode.ABSENT:
+        return StateChange("added", "", tables, size)
+    if new.mode is Mode.ABSENT:
+        return StateChange("deleted", "", tables, size)
+    if old.is_exactly(new):
+        return StateChange("metadata", "", (), size)
+    if Mode.RAW in {old.mode, new.mode}:
+        return StateChange("modified", _damage(old, new), (), size)
+    if old.means(new):
+        return StateChange("modified", "same content, other header or side files", (), size)
+    detail = ", ".join(_besides_tables(old.facts, new.facts))
+    if not tables and not detail:
+        detail = "other content, same tables and row counts"
+    return StateChange("modified", detail, tables, size)
+
+
+def _tables(old: Facts, new: Facts) -> Iterator[TableChange]:
+    for name in sorted(old.tables.keys() | new.tables.keys()):
+        before, after = old.tables.get(name), new.tables.get(name)
+        if name not in old.tables:
+            yield TableChange("added", name, None, after)
+        elif name not in new.tables:
+            yield TableChange("deleted", name, before, None)
+        elif None not in {before, after} and before != after:
+            yield TableChange("modified", name, before, after)
 
 
 def _appeared(new: Record) -> str:
@@ -60,6 +100,11 @@ def _differences(old: Facts, new: Facts) -> list[str]:
     parts += rows[:_SHOWN]
     if len(rows) > _SHOWN:
         parts.append(f"rows of {len(rows) - _SHOWN} more tables")
+    return [*parts, *_besides_tables(old, new)]
+
+
+def _besides_tables(old: Facts, new: Facts) -> list[str]:
+    parts = []
     if old.alembic != new.alembic:
         parts.append(f"alembic {_revision(old.alembic)} → {_revision(new.alembic)}")
     if old.user_version != new.user_version:

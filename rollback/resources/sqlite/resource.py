@@ -16,9 +16,9 @@ from typing import IO, ClassVar
 
 from rollback.errors import DrillFailed, RestoreIncomplete, StoreCorrupt
 from rollback.model import Category, ResourceState, Skip, Step
-from rollback.resources.base import Rehearsal, Vault
+from rollback.resources.base import Rehearsal, StateChange, Vault
 from rollback.resources.sqlite import connection as sql
-from rollback.resources.sqlite.describing import describe_records
+from rollback.resources.sqlite.describing import compare_records, describe_records
 from rollback.resources.sqlite.files import Files, image_of
 from rollback.resources.sqlite.holders import describe, holders
 from rollback.resources.sqlite.reading import Discard, Reader
@@ -67,6 +67,10 @@ class SqliteResource:
         made._path = os.fsencode(_record(state).path)
         return made
 
+    def absent(self) -> ResourceState:
+        """Return the state of there being no such database."""
+        return self._state(Record(Mode.ABSENT, os.fsdecode(self._path)))
+
     def capture(
         self, vault: Vault, previous: ResourceState | None
     ) -> tuple[ResourceState, tuple[Skip, ...]]:
@@ -92,7 +96,7 @@ class SqliteResource:
         except OSError as error:
             if error.errno not in _IN_THE_WAY:
                 raise
-            return self._state(Record(Mode.ABSENT, os.fsdecode(self._path))), ()
+            return self.absent(), ()
         with _opened(self._path) as files:
             if before is not None and previous is not None and _unchanged(before, files):
                 return previous, self._damage(before)
@@ -122,6 +126,18 @@ class SqliteResource:
             return (Step("remove", self.name, self.location, detail),)
         detail = describe_records(live, record) + self._who()
         return (Step("database", self.name, self.location, detail, record.size),)
+
+    def difference(self, state: ResourceState, vault: Vault) -> StateChange | None:
+        """Return what has become of a recorded state by now; None where nothing differs."""
+        record = _record(state)
+        if record.mode is Mode.UNREADABLE:
+            return None
+        live = self._live(record, vault)
+        if _differs(record, live):
+            return compare_records(record, live)
+        if record.mode is Mode.ABSENT or live.meta == record.meta:
+            return None
+        return StateChange("metadata", new_bytes=live.size)
 
     def restore(self, state: ResourceState, vault: Vault) -> tuple[Skip, ...]:
         """Make the live database equal `state`; killed at any moment, call it again.
@@ -307,13 +323,22 @@ class SqliteResource:
         )  # fmt: skip
 
 
-def describe_change(old: ResourceState, new: ResourceState) -> str:
-    """Return what differs between two states of a database: tables, rows, schema revision.
+def describe_change(old: ResourceState | None, new: ResourceState | None) -> StateChange | None:
+    """Return what happened between two states of a database: tables, rows, schema revision.
+
+    Args:
+        old: The state before; None where nothing is known of it, which counts as absent.
+        new: The state after; None likewise.
 
     Returns:
-        Such as ``runs: 12 → 10 rows``; empty when nothing differs.
+        None where nothing differs.
     """
-    return describe_records(_record(old), _record(new))
+    nothing = Record(Mode.ABSENT, "")
+    before = nothing if old is None else _record(old)
+    after = nothing if new is None else _record(new)
+    if before.is_exactly(after) and before.meta == after.meta:
+        return None
+    return compare_records(before, after)
 
 
 class _Keep:
