@@ -351,6 +351,9 @@ class Engine(History):
             for dead in self._applying(operation):
                 self._remove_stages(dead)
             work = self._work(plan)
+            for tree in work.trees:
+                if not tree.empty:
+                    tree.target.root.prepare()
             restorer = Restorer(self.store, operation, work, self.settings.environ or None)
             undo = restorer.run()
             sound = self._check(work)

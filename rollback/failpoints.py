@@ -53,6 +53,7 @@ FAILPOINTS: dict[str, str] = {
     "sqlite.swap": "before a staged database, or a side file of it, takes its place",
     "sqlite.online": "before a database is put back into the file that others have open",
     "sqlite.checkpoint": "after that, before its log is written into the file",
+    "git.branch": "before a branch of another work tree gets a file of its own",
     "reclaim.file": "before a file that a cache still had is staged",
     "restore.folders": "before the metadata of folders is set",
     "restore.sync": "before the changed file system is synced",

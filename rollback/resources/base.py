@@ -40,6 +40,10 @@ def _never(_path: bytes) -> bool:
     return False
 
 
+def _do_nothing() -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class Root:
     """A file tree that the engine captures and puts back.
@@ -56,6 +60,8 @@ class Root:
         keep_extra: Whether a restore leaves an entry alone that the snapshot does not have.
         intact: Whether a linked file (path relative to the root, open content) still holds what
             its owner wrote, by a hash that the owner wrote down; None where there is none.
+        prepare: Called before a restore changes anything in the root: brings what is left alone
+            (`excluded`) out of files that will be put back, without a change of its meaning.
         find_databases: Whether files with SQLite's magic are handed to the database resource.
         parameters: JSON that rebuilds this root when the snapshot is put back.
         facts: JSON that is shown (installed distributions, HEAD …), not restored.
@@ -71,6 +77,7 @@ class Root:
     nested: frozenset[bytes] = frozenset()
     keep_extra: Callable[[bytes], bool] = _never
     intact: Callable[[bytes, BufferedReader], bool | None] = _unknown
+    prepare: Callable[[], None] = _do_nothing
     find_databases: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)

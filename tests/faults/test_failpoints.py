@@ -25,10 +25,10 @@ _NAMING = {"reach": 0, "write_durably": 2}
 """Functions that are given the name of a place, and as which argument."""
 _APART = {
     *("recover.start", "recover.cleaned", "repair.catalog", "reclaim.file"),
-    *("sqlite.online", "sqlite.checkpoint"),
+    *("sqlite.online", "sqlite.checkpoint", "git.branch"),
 }
 """Reached by a recovery, the repair of a lost catalog, an installation, a database that a server
-has open: tested elsewhere."""
+has open, work trees elsewhere: tested elsewhere."""
 
 
 def test_the_source_and_the_list_agree() -> None:

@@ -12,9 +12,10 @@ import pytest
 from gitrepo import commit, git, repository
 from manifest import assert_back, manifest
 from rollback.engine import Engine
+from rollback.errors import RollbackError
 from rollback.inventory import EngineSettings
 from rollback.reports import Selection
-from rollback.resources.git import find_git
+from rollback.resources.git import find_git, loose
 from rollback.resources.git.verify import verify_git
 
 
@@ -240,3 +241,81 @@ def test_worktrees_outside_survive_the_loss_of_the_repository(tmp_path: Path) ->
     shutil.rmtree(path / ".git")
     guarded.roll_back()
     assert git(tmp_path / "outside", "status", "--porcelain") == status
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("then", ["gc", "work, gc", "work, gc, work"])
+def test_branches_of_other_worktrees_stay_though_git_packed_them(
+    tmp_path: Path, then: str, *, packed: bool
+) -> None:
+    """`packed-refs` is put back as a whole; they keep what they have now, in files of their own."""
+    main = repository(tmp_path / "main")
+    git(main, "worktree", "add", "--quiet", "-b", "agent", "../agent")
+    git(main, "worktree", "add", "--quiet", "-b", "deep/er/third", "../third")
+    git(main, "branch", "spare")
+    commit(tmp_path / "agent", "a", "a\n")
+    if packed:
+        git(main, "gc", "--quiet")
+    guarded = Guarded(tmp_path / "agent", tmp_path / "store")
+    commit(guarded.project, "b", "b\n")
+    git(main, "branch", "-f", "spare", "agent")
+    for number, word in enumerate(then.split(", ")):
+        if word == "gc":
+            git(main, "gc", "--quiet")
+        else:
+            commit(main, "work", f"went on {number}\n")
+            commit(tmp_path / "third", "work", f"went on {number}\n")
+    said = _branches(main)
+    with Engine(guarded.settings) as engine:
+        engine.restore(engine.plan(guarded.snapshot, Selection()))
+    assert_back(guarded.before, manifest(guarded.project))
+    back = _branches(main)
+    assert (back["main"], back["deep/er/third"]) == (said["main"], said["deep/er/third"])
+    assert back["agent"] != said["agent"]
+    assert back["spare"] != said["spare"]
+    assert git(main, "fsck", "--no-dangling") == ""
+    guarded.undo()
+    assert _branches(main) == said
+    with Engine(guarded.settings) as engine:
+        target = engine.redo_target()
+        engine.restore(engine.plan(target, engine.selection_of(target)), kind="redo")
+    assert _branches(main) == back
+
+
+def _branches(path: Path) -> dict[str, str]:
+    said = git(path, "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/heads")
+    return dict(line.split() for line in said.splitlines())
+
+
+@pytest.mark.parametrize("nameless", [False, True])
+def test_a_branch_that_cannot_be_brought_out_stops_before_anything_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, nameless: bool
+) -> None:
+    """Through a planted link nothing is written, whatever the file system can do."""
+    if not nameless:
+        monkeypatch.setattr(loose, "_NAMELESS", os.O_WRONLY | os.O_DIRECTORY)
+    main = repository(tmp_path / "main")
+    git(main, "worktree", "add", "--quiet", "-b", "agent", "../agent")
+    guarded = Guarded(tmp_path / "agent", tmp_path / "store")
+    commit(guarded.project, "b", "b\n")
+    git(main, "gc", "--quiet")
+    said = _branches(main)
+    heads = main / ".git" / "refs" / "heads"
+    heads.rename(tmp_path / "elsewhere")
+    heads.symlink_to(tmp_path / "elsewhere")
+    with (
+        Engine(guarded.settings) as engine,
+        pytest.raises(RollbackError, match="nothing was changed"),
+    ):
+        engine.restore(engine.plan(guarded.snapshot, Selection()))
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    heads.unlink()
+    (tmp_path / "elsewhere").rename(heads)
+    before = manifest(main)
+    loose.bring_out(os.fsencode(main / ".git"), [b"refs/heads/main", b"refs/heads/../x", b"HEAD"])
+    assert (heads / "main").read_text().strip() == said["main"]
+    assert [p.name for p in heads.iterdir()] == ["main"]
+    assert _branches(main) == said
+    after = manifest(main)
+    del after[b".git/refs/heads/main"]
+    assert_back(before, after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from rollback.model import Category, Policy, Skip
 from rollback.resources.base import Root
 from rollback.resources.git.attest import git_intact
 from rollback.resources.git.layout import AnyPath, GitLayout, read_small
+from rollback.resources.git.loose import bring_out
 from rollback.resources.git.policy import git_keep_extra, git_policy, git_temporary
 from rollback.resources.git.refs import read_head
 
@@ -60,7 +62,12 @@ def git_root_from(parameters: Mapping[str, Any], *, leave_foreign: bool = False)
     root = _root(parameters["name"], path, place, nested)
     if path != layout.commondir or not leave_foreign:
         return root
-    return replace(root, excluded=_Left(frozenset(_foreign(place)), _main_is_foreign(place)))
+    foreign = frozenset(_foreign(place))
+    return replace(
+        root,
+        excluded=_Left(foreign, _main_is_foreign(place)),
+        prepare=functools.partial(bring_out, layout.commondir, foreign),
+    )
 
 
 def git_skips(layout: GitLayout, project: AnyPath) -> list[Skip]:
