@@ -33,6 +33,12 @@ _MARKED = {
     "a JSON web token": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
     "a private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
 }
+#: One of these stands in each text that a mark matches; looking for them first takes no time.
+_LITERALS = (
+    *("AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox"),
+    *("sk-", "hf_", "AIza", "ya29.", "k_live_", "dapi", "npm_", "pypi-AgEI", "SG.", "dckr_pat_"),
+    *("AccountKey=", "eyJ", "PRIVATE KEY"),
+)
 _ANY_MARK = re.compile("|".join(f"(?P<m{n}>{text})" for n, text in enumerate(_MARKED.values())))
 _KINDS = tuple(_MARKED)
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]+:([^\s/@'\"]{3,})@", re.IGNORECASE)
@@ -99,10 +105,13 @@ def find_secrets(text: str, *, settings: bool) -> Iterator[Secret]:
         text: The content of a file.
         settings: Whether its lines are settings (``NAME = value``).
     """
+    marks = any(literal in text for literal in _LITERALS)
+    if not marks and not settings:
+        return
     for number, line in enumerate(text.splitlines(), 1):
         if len(line) > _LONGEST_LINE or _ALLOWED.search(line):
             continue
-        if marked := _ANY_MARK.search(line):
+        if marks and (marked := _ANY_MARK.search(line)):
             yield Secret(number, _KINDS[int((marked.lastgroup or "m0")[1:])])
         elif found := _judge_setting(line) if settings else None:
             yield Secret(number, "a secret", found)

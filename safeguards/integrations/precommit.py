@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from checks.model import CheckReport, Finding, Severity, merge
+from checks.model import CheckReport, CheckSkip, Finding, Severity, merge
 from safeguards.errors import WrongUsage
 from safeguards.integrations.mirror import Mirror, concerns, patterns
 from safeguards.integrations.staged import Entry, Index
@@ -28,6 +28,7 @@ from safeguards.integrations.staged_files import (
     check_sizes,
     check_tracking,
     shown,
+    unscanned,
 )
 from safeguards.project import CONFIGURATION
 
@@ -154,9 +155,11 @@ def _check_files(
         sealed=_declared([table for table in tables if table.get("sha256")], commit),
     )
     findings: list[Finding] = []
+    skipped: list[CheckSkip] = []
     rules = []
     if settings.wants("secrets"):
         findings += check_secrets(job)
+        skipped += unscanned(job)
         rules.append("secrets.likely")
     if settings.wants("artifacts"):
         findings += [*check_sizes(job), *check_models(job), *check_tracking(job)]
@@ -164,6 +167,7 @@ def _check_files(
     return CheckReport(
         checked=tuple((rule, shown(entry.path)) for rule in rules for entry in entries),
         findings=tuple(findings),
+        skipped=tuple(skipped),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import posixpath
 import re
@@ -10,13 +11,29 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from checks.model import Finding, Severity
+from checks.model import CheckSkip, Finding, Severity
 from checks.secrets import find_secrets, is_configuration
 from safeguards.integrations.staged import Entry, Index
 
 DEFAULT_MAX_BYTES = 10_000_000
 """Files from this size on do not belong into git, unless the project says otherwise."""
 _TEXT_LIMIT_BYTES = 1 << 20
+SCANNED_BYTES = 32_000_000
+"""Larger texts are not searched for secrets, which is said."""
+_TEXTS = (
+    ".py",
+    ".ipynb",
+    ".sh",
+    ".md",
+    ".rst",
+    ".txt",
+    ".sql",
+    ".r",
+    ".js",
+    ".ts",
+    ".html",
+    ".xml",
+)
 _SPOOL_BYTES = 8 << 20
 _POINTER = re.compile(
     rb"\Aversion https://git-lfs\.github\.com/spec/v1\n.*?oid sha256:([0-9a-f]{64})", re.DOTALL
@@ -60,12 +77,11 @@ class Job:
 def check_secrets(job: Job) -> Iterator[Finding]:
     """Yield likely secrets in staged text; their values are shown nowhere."""
     for entry in job.entries:
-        if job.size(entry) > _TEXT_LIMIT_BYTES or not job.size(entry):
+        if job.size(entry) > SCANNED_BYTES or not job.size(entry):
             continue
-        content = job.index.read(entry)
-        if b"\0" in content[:8192]:
+        text = _text(job.index.read(entry))
+        if text is None:
             continue
-        text = content.decode("utf-8", "replace")
         found = list(find_secrets(text, settings=is_configuration(entry.path)))
         for secret in found[:10]:
             where = f"line {secret.line}"
@@ -84,6 +100,26 @@ def check_secrets(job: Job) -> Iterator[Finding]:
                 hint="take it from the environment, and replace it where it was issued; if it "
                 "is none, end the line with: # guard: allow-secret",
             )
+
+
+def unscanned(job: Job) -> Iterator[CheckSkip]:
+    """Yield text that is too large to be searched for secrets."""
+    for entry in job.entries:
+        textual = is_configuration(entry.path) or entry.path.lower().endswith(_TEXTS)
+        if textual and job.size(entry) > SCANNED_BYTES:
+            yield CheckSkip(
+                f"secrets in {shown(entry.path)}",
+                f"it is {job.size(entry) / 1e6:.1f} MB, only texts up to "
+                f"{SCANNED_BYTES / 1e6:.0f} MB are searched",
+                "keep data and outputs in files of their own",
+            )
+
+
+def _text(content: bytes) -> str | None:
+    """Return the text of a file; None where it is binary."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace")
+    return None if b"\0" in content[:8192] else content.decode("utf-8", "replace")
 
 
 def check_sizes(job: Job) -> Iterator[Finding]:

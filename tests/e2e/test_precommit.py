@@ -236,6 +236,54 @@ def test_the_plain_hook_with_chosen_paths(with_hook: Repository) -> None:
     assert with_hook.git("status", "--short") == ""
 
 
+def test_the_plain_hook_with_all_that_changed(with_hook: Repository) -> None:
+    """`git commit -a` takes the work tree, and so does the hook."""
+    with_hook.write("params.yaml", "lr: 5\n")
+    done = subprocess.run(
+        ["git", "commit", "-am", "all"], cwd=with_hook.folder, capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert b"lr = 5" in done.stderr + done.stdout
+    with_hook.write("params.yaml", "lr: 0.5\n")
+    with_hook.git("commit", "-qam", "all")
+
+
+def test_the_plain_hook_with_renames_deletions_and_odd_names(with_hook: Repository) -> None:
+    """What is gone is not checked, what is renamed is, whatever its name."""
+    with_hook.git("mv", "params.yaml", "old params.yaml")
+    with_hook.git("commit", "-qm", "away")
+    with_hook.git("rm", "-q", "train.csv")
+    with_hook.git("commit", "-qm", "gone")
+    odd = os.fsdecode(b"a\xff\nb.pkl")
+    with_hook.stage(odd, pickle.dumps(list(range(99)))[:-2])
+    bad = with_hook.commit()
+    assert bad.returncode == 1
+    assert "a\\xff\\nb.pkl" in bad.stderr + bad.stdout
+    with_hook.git("rm", "-qf", "--", odd)
+    with_hook.git("mv", "old params.yaml", "params.yaml")
+    with_hook.stage("params.yaml", "lr: 9\n")
+    assert "lr = 9" in with_hook.commit().stderr
+
+
+def test_the_plain_hook_in_a_merge(with_hook: Repository) -> None:
+    """The commit that resolves a conflict is checked as it is staged."""
+    branch = with_hook.git("branch", "--show-current").strip()
+    with_hook.git("checkout", "-qb", "side")
+    with_hook.stage("params.yaml", "lr: 0.2\n")
+    with_hook.git("commit", "-qm", "side")
+    with_hook.git("checkout", "-q", branch)
+    with_hook.stage("params.yaml", "lr: 0.3\n")
+    with_hook.git("commit", "-qm", "main")
+    subprocess.run(["git", "merge", "side"], cwd=with_hook.folder, capture_output=True, check=False)
+    with_hook.stage("params.yaml", "lr: 8\n")
+    bad = with_hook.commit()
+    assert bad.returncode == 1
+    assert "lr = 8" in bad.stderr
+    with_hook.stage("params.yaml", "lr: 0.4\n")
+    assert with_hook.commit().returncode == 0
+    assert len(with_hook.git("log", "-1", "--format=%P").split()) == 2
+
+
 def test_the_plain_hook_beside_another(repository: Repository) -> None:
     """A hook that was there before still runs, and its refusal counts."""
     other = repository.folder / ".git" / "hooks" / "pre-commit"

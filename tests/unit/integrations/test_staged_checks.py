@@ -16,6 +16,7 @@ from checks.model import CheckReport, Severity
 from checks.seal import seal
 from hostile import build_hostile_repository, fired
 from safeguards.errors import WrongUsage
+from safeguards.integrations import staged_files
 from safeguards.integrations.precommit import Settings, run_pre_commit
 from safeguards.integrations.staged_files import MODEL_ENDINGS
 
@@ -150,6 +151,19 @@ def test_secrets_are_named_and_not_shown(repository: Repository) -> None:
     assert "line 2" in finding.message
     assert finding.column == "DB_PASSWORD"
     assert "hunter22canary" not in repr(report)
+
+
+def test_secrets_in_large_and_odd_texts(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook of megabytes and a text in UTF-16 are searched; what is not is said so."""
+    key = "AKIA" + "Q7WX3ZP2MD5KT8VN"
+    repository.stage("big.ipynb", "some output\n" * 200_000 + key + "\n")
+    repository.stage("win.env", f"KEY={key}\n".encode("utf-16"))
+    assert repository.found() == {("secrets.likely", "big.ipynb"), ("secrets.likely", "win.env")}
+    monkeypatch.setattr(staged_files, "SCANNED_BYTES", 1000)
+    report = repository.check()
+    assert [skip.what for skip in report.skipped] == ["secrets in big.ipynb"]
 
 
 def test_large_files(repository: Repository) -> None:
