@@ -64,6 +64,7 @@ class _Part:
     skips: list[Skip] = field(default_factory=list)
     sampled: bool = False
     lost: bool = False
+    unsynced: bool = False
 
 
 @dataclass(slots=True)
@@ -134,7 +135,7 @@ class Drill:
                     progress("drill", number, len(self.snapshot.states))
                 parts.append(self._rehearse(number, state))
             synced = time.monotonic()
-            if any(part.size for part in parts):
+            if any(part.unsynced for part in parts):
                 sync_file_system(self.scratch)
             sync_s = time.monotonic() - synced
             elapsed_s = time.monotonic() - started
@@ -196,6 +197,7 @@ class Drill:
         done = resource_from(state).rehearse(state, StoreVault(self.store.reader, None, scratch))
         remove_path(scratch)
         part.files, part.size = done.files, done.bytes
+        part.unsynced = done.bytes > 0
         part.estimate_s = done.elapsed_s
         part.bound_s = done.elapsed_s * SAFETY
         self._proven[key] = json.dumps({"blobs": identity, "elapsed_s": done.elapsed_s})
@@ -261,6 +263,8 @@ class Drill:
             builder.write()
             builder.link_groups([[p for p in group if p not in lost] for group in target.links])
             builder.finish()
+        if builder.built.size:
+            sync_file_system(place)
         return builder
 
     def _lost(
@@ -315,7 +319,7 @@ class Drill:
 
     def _stratified(self, target: TreeTarget, place: bytes, part: _Part) -> None:
         """Rebuild a sample of each size class; the whole is its mean times the number."""
-        part.sampled = True
+        part.sampled = part.unsynced = True
         for number, stratum in enumerate(self._strata(target)):
             if not stratum.count:
                 continue
