@@ -22,17 +22,19 @@ class FileCache:
 
     Args:
         file: Where the results are; written by `close` if anything is new.
+        fresh: Whether what is kept is not asked for, and only replaced.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, fresh: bool = False) -> None:
         self.file = file
+        self._fresh = fresh
         self._known: dict[str, dict[str, Any]] | None = None
         self._changed = False
 
     def get(self, key: str) -> CheckReport | None:
         """Return the report kept under `key`, or None."""
         kept = self._entries().get(key)
-        if kept is None:
+        if kept is None or self._fresh:
             return None
         try:
             report = _read_report(kept["report"])

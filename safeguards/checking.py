@@ -28,11 +28,13 @@ class Wanted:
         command: The guarded command's words.
         families: Only these; all by default.
         files: Only checks of these files; all by default.
+        fresh: Whether unchanged files are read again all the same.
     """
 
     command: tuple[str, ...] = ()
     families: tuple[str, ...] | None = None
     files: tuple[str, ...] = ()
+    fresh: bool = False
 
 
 def run_checks(
@@ -56,7 +58,7 @@ def run_checks(
     if engine is not None and not declared.keys().isdisjoint(KEPT):
         from safeguards.check_cache import FileCache  # noqa: PLC0415 - as the next
 
-        cache = FileCache(Path(engine.status().path) / CACHE)
+        cache = FileCache(Path(engine.status().path) / CACHE, fresh=wanted.fresh)
     context = Context(
         base=config.project,
         environ=session.environ,

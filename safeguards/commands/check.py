@@ -21,8 +21,9 @@ FAMILIES = ("data", "features", "artifacts", "params", "machine")
 
 @verb("check", options_metavar="[OPTIONS] [data|features|artifacts|params|machine]...")
 @click.argument("names", nargs=-1, metavar="[FILE]...")
+@click.option("--fresh", is_flag=True, help="Read unchanged files again, too.")
 @pass_session
-def command(session: Session, names: tuple[str, ...]) -> Answer:
+def command(session: Session, names: tuple[str, ...], *, fresh: bool) -> Answer:
     """Check the inputs: all that is declared, some families, or some files.
 
     The exit status is 1 where a check failed.
@@ -42,7 +43,7 @@ def command(session: Session, names: tuple[str, ...]) -> Answer:
             )
     if files and not families and not config.declarations:
         families = ["data", "artifacts"]  # nothing is declared: hold it against the defaults
-    wanted = Wanted((), tuple(families) or None, tuple(files))
+    wanted = Wanted((), tuple(families) or None, tuple(files), fresh)
     with contextlib.ExitStack() as stack:
         report = run_checks(session, config, _engine(session, config, stack), wanted)
     ci.publish(report, session, config.project)
