@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from io import BufferedReader
 from typing import IO
 
-from rollback.durable import sync_files, sync_folder
+from rollback.durable import sync_all
 from rollback.errors import StoreCorrupt, damaged
 from rollback.failpoints import reach
 from rollback.model import Entry
@@ -307,8 +307,8 @@ class BlobWriter:
         self._end_pack()
         self._write_rows()
         reach("folders.sync")
-        sync_files(self.folder, self._linked)
-        sync_folders(self.folder, self._touched)
+        fans = {os.path.join(self.folder, b"links", fan) for fan in self._touched}
+        sync_all(self.folder, self._linked, fans | set(content_folders(self.folder)))
 
     def abandon(self) -> None:
         """Forget what was added; the caller rolls the transaction back."""
@@ -340,9 +340,6 @@ class BlobWriter:
         self._refs.clear()
 
 
-def sync_folders(folder: bytes, fans: Iterable[bytes]) -> None:
-    """Make the names in the store's folders durable: packs, large blobs, and these link fans."""
-    for name in (b"packs", b"loose", b"links"):
-        sync_folder(os.path.join(folder, name))
-    for fan in sorted(fans):
-        sync_folder(os.path.join(folder, b"links", fan))
+def content_folders(folder: bytes) -> list[bytes]:
+    """Return the folders of a store that hold content: packs, large blobs, links."""
+    return [os.path.join(folder, name) for name in (b"packs", b"loose", b"links")]
