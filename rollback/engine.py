@@ -371,6 +371,7 @@ class Engine(History):
         elapsed_s = time.monotonic() - started
         steps, skipped = restorer.steps(), restorer.unrestorable()
         done: dict[str, Any] = {"elapsed_s": elapsed_s, "steps": len(steps), "verified": True}
+        done["idle"] = work.idle
         done["unrestorable"] = [skip.what for skip in skipped[:_NAMED]]
         done["problems"] = list(sound.problems[:_NAMED])
         unwritten = "all is back, but that could not be written down"

@@ -186,7 +186,7 @@ class History:
 
         One that finished another's work undoes what that one displaced, however little it did.
         """
-        if operation.kind != "rollback" or operation.data.get("steps") != 0:
+        if operation.kind != "rollback" or not operation.data.get("idle"):
             return False
         undo = (str(operation.data["undo_id"]),)
         rows = self._query("SELECT seq FROM snapshot WHERE id = ?", undo)

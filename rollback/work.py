@@ -43,6 +43,11 @@ class Work:
     unrestorable: list[Skip]
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing has to be done: not even the time of a folder, which is no step."""
+        return not self.databases and all(plan.empty for plan in self.trees)
+
+    @property
     def public(self) -> RestorePlan:
         """The plan as a value for callers."""
         return RestorePlan(

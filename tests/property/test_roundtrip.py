@@ -49,8 +49,9 @@ def test_an_unprivileged_user_gets_everything_back(tree: list[Step], spoiling: l
         case.spoilt = case.now()
         case.must("the rollback", _to_the_newest)
         case.expect("after the rollback", case.built)
-        case.must("the undo", lambda p: p.undo())
-        case.expect("after the undo", case.spoilt)
+        if not case.same(case.spoilt):  # else there may be nothing to take back
+            case.must("the undo", lambda p: p.undo())
+            case.expect("after the undo", case.spoilt)
         assert not case.wrong
 
 

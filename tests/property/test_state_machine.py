@@ -69,12 +69,20 @@ class EngineMachine(RuleBasedStateMachine):
     def roll_back(self, number: int) -> None:
         """Put any snapshot back that there is."""
         taken, wanted = self.taken[number % len(self.taken)]
-        before = self.now()
+        before, owned, depth = self.now(), owners(self.project.path), self._depth()
         assert self.project.rollback(taken).verified
         assert_back(wanted, self.now())
         assert owners(self.project.path) == self.owned[taken.id]
+        if self._depth() == depth:  # it found everything in place: nothing to take back
+            assert_back(wanted, before)
+            assert owned == self.owned[taken.id]
+            return
         self.undoable.append(before)
         self.redoable.clear()
+
+    def _depth(self) -> int:
+        with self.project.engine() as engine:
+            return len(engine._displaced()[0])
 
     @rule()
     def undo(self) -> None:

@@ -224,3 +224,16 @@ def test_labels_of_any_text(project: Project) -> None:
         taken = engine.snapshot(operation, kind="manual", label="caf\udcff\n").snapshot
         engine.finish(operation, "done", {})
         assert engine.find_snapshot("last").id == taken.id
+
+
+def test_what_is_no_step_can_be_taken_back_too(project: Project) -> None:
+    """The time of a folder is in no list of changes; a rollback to where one is, is not counted."""
+    taken = project.snapshot().snapshot
+    os.utime(project.root / "models", ns=(5, 5))
+    spoilt = manifest(project.root)
+    assert project.rollback(taken).steps == ()
+    assert project.rollback(taken).steps == ()
+    project.undo()
+    assert_back(spoilt, manifest(project.root))
+    with pytest.raises(NothingToDo):
+        project.undo()
