@@ -144,6 +144,7 @@ def _judge(judgement: Judgement, declaration: FeaturesCheck, data: Data, schema:
     from checks.data.questions import Questions  # noqa: PLC0415 - beside polars
     from checks.data.rules import judge_values, require_columns  # noqa: PLC0415 - imports polars
     from checks.data.schema_rules import judge_schema  # noqa: PLC0415 - same
+    from checks.data.table import SAMPLE_ROWS  # noqa: PLC0415 - same
 
     judgement.rows, judgement.summaries = data.summarize()
     questions = Questions()
@@ -153,7 +154,7 @@ def _judge(judgement: Judgement, declaration: FeaturesCheck, data: Data, schema:
     for column in data.columns:
         _judge_type(judgement, declaration, column)
         _judge_missing(judgement, declaration, column)
-    judge_values(judgement, data, questions)
+    judge_values(judgement, data, data.sample(SAMPLE_ROWS), questions)
     questions.resolve(data)
     judge_oddity(judgement, data)
 

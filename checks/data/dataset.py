@@ -115,7 +115,7 @@ def _judge(judgement: Judgement, data: Data, schema: Any, context: Context) -> N
     if schema is not None:
         judge_schema(judgement, data, schema, questions)
     judge_missing(judgement, data)
-    judge_values(judgement, data, questions)
+    judge_values(judgement, data, sample, questions)
     judge_types(judgement, data, sample, questions)
     judge_outliers(judgement, data, sample, questions)
     judge_balance(judgement, data, sample, questions)

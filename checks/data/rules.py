@@ -92,7 +92,9 @@ def judge_missing(judgement: Judgement, data: Data) -> None:
             )
 
 
-def judge_values(judgement: Judgement, data: Data, questions: Questions) -> None:
+def judge_values(
+    judgement: Judgement, data: Data, sample: pl.DataFrame, questions: Questions
+) -> None:
     """Find infinities, endless texts, constant columns, and values that are not declared."""
     declaration = judgement.declaration
     judgement.applied("data.infinite")
@@ -102,7 +104,10 @@ def judge_values(judgement: Judgement, data: Data, questions: Questions) -> None
         _note_figures(judgement, column, summary)
         _judge_infinite(judgement, column, summary)
         _judge_longest(judgement, column, summary)
-        _judge_constant(judgement, column, summary)
+        if column.kind is Kind.TEXT:
+            _ask_constant(judgement, column, sample[column.name], questions)
+        elif summary.minimum is not None and summary.minimum == summary.maximum:
+            _judge_constant(judgement, column, _shown(summary.minimum, column))
         _ask_moments(judgement, column, summary, questions)
         if column.name in declaration.categories:
             _ask_categories(judgement, column, questions)
@@ -323,17 +328,35 @@ def _judge_longest(judgement: Judgement, column: Column, summary: Summary) -> No
         )
 
 
-def _judge_constant(judgement: Judgement, column: Column, summary: Summary) -> None:
+def _ask_constant(
+    judgement: Judgement, column: Column, sample: pl.Series, questions: Questions
+) -> None:
+    """Have a text column looked at whole whose sample holds a single value."""
+    values = sample.alias("value").cast(pl.String)
+    if values.is_empty() or values[0] is None or values[0] != values[-1]:
+        return
+    text = values[0]
+    if not bool((values == text).all()) or values.null_count():
+        return
+
+    def answer(counts: list[int]) -> None:
+        if not counts[0]:
+            _judge_constant(judgement, column, text)
+
+    questions.ask([Predicate(column.name, "differs", (text,))], answer)
+
+
+def _judge_constant(judgement: Judgement, column: Column, shown: str) -> None:
     if column.name in judgement.declaration.ignore or judgement.rows < _FEWEST_ROWS:
         return
-    same = summary.minimum is not None and summary.minimum == summary.maximum
-    if same and not summary.missing and not summary.infinite:
+    summary = judgement.summaries[column.name]
+    if not summary.missing and not summary.infinite:
         judgement.found(
             judgement.finding(
                 "data.constant",
                 f"{column.name!r} holds one and the same value in all {judgement.rows} rows",
                 column=column.name,
-                value=_shown(summary.minimum, column)[:80],
+                value=shown[:80],
                 severity=Severity.WARNING,
                 hint="leave it out of training, or add it to `ignore`",
             )

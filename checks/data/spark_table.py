@@ -167,7 +167,7 @@ class SparkData:
             figures |= {"mean": value.mean(), "std": value.std(how="sample")}
         if column.kind is Kind.TEXT:
             figures["longest"] = value.length().max()
-        if column.kind is not Kind.OTHER:
+        if column.kind not in {Kind.OTHER, Kind.TEXT}:
             figures |= {"minimum": value.min(), "maximum": value.max()}
         return figures
 

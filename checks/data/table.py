@@ -51,7 +51,7 @@ class Summary:
         infinite: Positive and negative infinities; they are in no other figure.
         mean: Of the finite values.
         std: Of the finite values, with n - 1 in the denominator.
-        minimum: Of the finite values; of times the whole number that the file holds.
+        minimum: Of the finite values; of times the whole number that the file holds; not of texts.
         maximum: The same.
         longest: Bytes of the longest text.
     """

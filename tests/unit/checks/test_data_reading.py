@@ -223,6 +223,20 @@ def test_categories_of_arrow_are_texts_to_the_rules(tmp_path: Path) -> None:
     assert "data.duplicates" in {f.check for f in report.findings}
 
 
+@pytest.mark.parametrize("dtype", [pl.String, pl.Categorical, pl.Enum(["same", "x"])])
+def test_constant_texts(tmp_path: Path, dtype: pl.DataType) -> None:
+    """Told by a sample first, then by all values: one other in a million is enough."""
+    rows = 250_000
+    same = pl.Series("c", ["same"] * rows)
+    frame = pl.DataFrame({"c": same.cast(dtype), "n": range(rows)})
+    frame.write_parquet(tmp_path / "t.parquet")
+    (finding,) = check_at(tmp_path, "t.parquet").findings
+    assert (finding.check, finding.column, finding.value) == ("data.constant", "c", "same")
+    frame[123_456, "c"] = "x"
+    frame.write_parquet(tmp_path / "t.parquet")
+    assert check_at(tmp_path, "t.parquet").findings == ()
+
+
 def test_a_panic_is_a_finding_and_not_a_trace(tmp_path: Path) -> None:
     """What polars' threads print when they panic stays off the terminal; all else comes through."""
     code = (
