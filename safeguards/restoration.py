@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rollback.errors import RollbackError
 from rollback.model import Operation, Skip, Step
 from rollback.reports import RestorePlan
 from safeguards.config import Config
@@ -133,6 +134,8 @@ def put_back(engine: Engine, plan: RestorePlan, kind: str, around: Around) -> Re
     except BaseException:  # noqa: BLE001 - the state is back, which has to be said all the same
         interrupted = True
         services.problems.append("interrupted before all probes had passed")
+    elapsed_s = time.monotonic() - started
+    _note(engine, outcome.operation_id, probes, elapsed_s)
     before = planned(plan, kind, config.budget_s)
     return Restoration(
         kind=kind,
@@ -142,7 +145,7 @@ def put_back(engine: Engine, plan: RestorePlan, kind: str, around: Around) -> Re
         steps=outcome.steps,
         unrestorable=_distinct(outcome.skipped),
         budget_s=config.budget_s,
-        elapsed_s=time.monotonic() - started,
+        elapsed_s=elapsed_s,
         undo_id=outcome.undo_id,
         verified=outcome.verified,
         probes=tuple(probes),
@@ -152,6 +155,15 @@ def put_back(engine: Engine, plan: RestorePlan, kind: str, around: Around) -> Re
         problems=tuple(services.problems),
         interrupted=interrupted,
     )
+
+
+def _note(engine: Engine, identity: str, probes: Iterable[ProbeResult], elapsed_s: float) -> None:
+    """Write down how the probes ended; the rollback itself is in the log already."""
+    # What a probe said stays out of it: a log is read by others.
+    told = [{"name": p.name, "passed": p.passed, "elapsed_s": p.elapsed_s} for p in probes]
+    data = {"probes": told, "with_probes_s": elapsed_s}
+    with contextlib.suppress(RollbackError, OSError):
+        engine.update(engine.find_operation(identity), data)
 
 
 def not_restored(done: Restoration) -> str:

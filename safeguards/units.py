@@ -57,6 +57,11 @@ def moment_text(unix_s: float, now_s: float | None = None) -> str:
     return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M", moment)
 
 
+def local_text(unix_s: float) -> str:
+    """Return a moment in full with its time zone: ``2026-11-21 14:03:22 +0100``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(unix_s))
+
+
 def iso_text(unix_s: float) -> str:
     """Return a moment in ISO 8601, UTC, for JSON."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_s))

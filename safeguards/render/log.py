@@ -73,7 +73,9 @@ def summary(operation: Operation) -> str:
         time_text = f" in {seconds_text(float(took))}" if isinstance(took, (int, float)) else ""
         steps = data.get("steps")
         count = f", {count_text(steps, 'change')}" if isinstance(steps, int) else ""
-        return f"to {data.get('target_seq', '?')}{time_text}{count}"
+        failed = sum(not probe.get("passed") for probe in data.get("probes", ()))
+        probes = f" · {count_text(failed, 'probe')} failed" if failed else ""
+        return f"to {data.get('target_seq', '?')}{time_text}{count}{probes}"
     if operation.kind == "drill":
         return _drill(data.get("drill"))
     return one_line(str(data.get("label") or ""))

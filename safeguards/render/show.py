@@ -125,6 +125,10 @@ def _verdicts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         verdict = "passed" if drill["passed"] else "not passed"
         bound, budget = seconds_text(drill["bound_s"]), seconds_text(drill["budget_s"])
         rows.append(("drill", f"{verdict}: {bound} at most of {budget} ({drill['mode']})"))
+    for probe in data.get("probes", ()):
+        verdict = "passed" if probe["passed"] else "failed"
+        took = seconds_text(probe["elapsed_s"])
+        rows.append(("probe", one_line(f"{probe['name']}: {verdict} ({took})")))
     if data.get("undo_id"):
         rows.append(("undo", f"holds what was displaced: {data['undo_id']}"))
     return rows

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from safeguards.report.page import compose
+from safeguards.report.page import Subject, compose
 
-__all__ = ["compose"]
+__all__ = ["Subject", "compose"]

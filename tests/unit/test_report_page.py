@@ -6,9 +6,10 @@ import os
 import re
 from html.parser import HTMLParser
 
-from rollback.model import Category, Operation
-from rollback.reports import Change, Difference
-from safeguards.report import compose
+from rollback.model import Category, Operation, TableChange
+from rollback.reports import Change, Difference, DistributionChange
+from safeguards.changed import changed_data
+from safeguards.report import Subject, compose
 
 EVIL = '<script src="http://evil">&"\'</script>' + os.fsdecode(b"\xff\n")
 RUN = {
@@ -69,15 +70,20 @@ class Checker(HTMLParser):
 
 def page(difference: Difference | None = None, **data: object) -> str:
     """Return the page of a failed run."""
-    return compose(
-        Operation(7, "id", "run", "failed", 0.0, 1.0, {**RUN, **data}), difference, "now"
-    )
+    operation = Operation(7, "id", "run", "failed", 0.0, 1.0, {**RUN, **data})
+    return compose(Subject(operation, difference, EVIL, EVIL), "now")
 
 
 def test_nothing_of_the_record_becomes_markup() -> None:
     """No element, attribute or request comes from names and messages."""
     change = Change("modified", "files", Category.CODE, EVIL, EVIL, 5, 7)
-    text = page(Difference("a", None, (change,)))
+    table = TableChange("added", EVIL, None, 3)
+    database = Change("modified", EVIL, Category.DATABASES, EVIL, EVIL, 5, 7, (table,))
+    package = DistributionChange("modified", EVIL, EVIL, EVIL, EVIL)
+    difference = Difference("a", None, (change, database), (package,))
+    probe = {"name": EVIL, "passed": False, "elapsed_s": 1.0}
+    changed = {**changed_data(difference), "git": 99}
+    text = page(difference, probes=[probe], changed=changed, error=EVIL)
     checker = Checker()
     checker.feed(text)
     assert checker.open == []
@@ -91,7 +97,7 @@ def test_nothing_of_the_record_becomes_markup() -> None:
 def test_what_stands_on_it() -> None:
     """Figures with units, verdicts, and the way back."""
     text = page()
-    for part in ("exit 3", "1.2 s", "1,200", "5.0 MB", "0.3", "3 passed, 1 failed", "not passed",
+    for part in (">3<", "1.2 s", "1,200", "5.0 MB", "0.3", "3 passed, 1 failed", "not passed",
                  "6 min 40 s", "guard rollback --to 7", "command failed"):  # fmt: skip
         assert part in text, part
 
@@ -99,6 +105,21 @@ def test_what_stands_on_it() -> None:
 def test_an_operation_of_which_little_is_known() -> None:
     """A rollback, a run that was killed at once: a short page, no error."""
     for kind in ("run", "rollback", "drill", "snapshot"):
-        text = compose(Operation(1, "id", kind, "running", 0.0, None, {}), None, "now")
+        text = compose(Subject(Operation(1, "id", kind, "running", 0.0, None, {})), "now")
         assert f"{kind} 1" in text
         assert "rollback --to" not in text
+
+
+def test_what_the_command_changed_is_told_once_where_nothing_followed() -> None:
+    """And apart from the present where something did."""
+    table = TableChange("modified", "runs", 12, 10)
+    database = Change("modified", "m.db", Category.DATABASES, "m.db", "", 5, 7, (table,))
+    difference = Difference("a", None, (database,))
+    changed = changed_data(difference)
+    once = page(difference, changed=changed)
+    assert once.count("<h2>Changed by the command</h2>") == 1
+    assert once.count("12 → 10 rows") == 1
+    later = Change("added", "files", Category.CODE, "later.py", "", None, 7)
+    twice = page(Difference("a", None, (database, later)), changed=changed)
+    assert twice.count("<h2>") == once.count("<h2>") + 1
+    assert twice.count("12 → 10 rows") == 2
