@@ -17,6 +17,7 @@ from safeguards.escalation import Trouble
 from safeguards.ladder import LOOK_BACK, Ladder, write_report
 from safeguards.narration import Narrator, how_it_ended
 from safeguards.output import Answer, Problem, one_line
+from safeguards.preload import preload
 from safeguards.record import RunRecord
 from safeguards.restoration import Around, boot, end_leftovers, not_restored, put_back
 from safeguards.session import Session
@@ -66,6 +67,7 @@ class Attempts:
         Raises:
             GuardError: The command could not be started.
         """
+        preload(state.location for state in snapshot.states)
         # From here on nobody's Ctrl-C may lose the outcome; the command has its own.
         with hold_signals() as self._held, self.record.phase("run"):
             outcome = self._run(engine, operation, snapshot, argv)

@@ -13,6 +13,7 @@ from rollback.model import Operation, Skip, Step
 from rollback.reports import RestorePlan
 from safeguards.config import Config
 from safeguards.output import Progress
+from safeguards.preload import preload
 from safeguards.probes import ProbeResult, run_probes
 from safeguards.services import Services
 
@@ -120,6 +121,7 @@ def put_back(engine: Engine, plan: RestorePlan, kind: str, around: Around) -> Re
     services = Services(config.services if plan.steps else (), config.project, around.environ)
     from safeguards.supervisor import hold_signals  # noqa: PLC0415 - only where it is done
 
+    preload(state.location for state in plan.snapshot.states)
     # A second Ctrl-C must not skip the journal: what has begun is completed, and quickly.
     with services.stopped(), hold_signals():
         outcome = engine.restore(plan, kind=kind, progress=around.progress)
