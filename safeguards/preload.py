@@ -15,8 +15,8 @@ from collections.abc import Iterable
 
 _PACKAGES = ("rollback", "safeguards")
 _OTHERS = (
-    "ctypes", "fcntl", "importlib.metadata", "json", "psutil", "shlex", "tempfile", "textwrap", "threading", "tomllib",
-    "traceback", "urllib.error", "urllib.request", "yaml",
+    "ctypes", "fcntl", "importlib.metadata", "json", "psutil", "shlex", "tempfile", "textwrap",
+    "threading", "tomllib", "traceback", "urllib.error", "urllib.request", "yaml",
 )  # fmt: skip
 """What these packages import late, besides each other; a test compares."""
 
