@@ -11,11 +11,13 @@ import io
 import os
 import struct
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 import polars as pl
 
 from checks import flatbuffer
+from checks.data.piecewise import scan_pieces
 from checks.data.source import STREAM_MARK, SourceProblem
 
 if TYPE_CHECKING:
@@ -61,32 +63,11 @@ def scan(source: Source, context: Context) -> pl.LazyFrame:
     Raises:
         SourceProblem: A file is cut short or is no stream.
     """
-    from polars.io.plugins import register_io_source  # noqa: PLC0415 - where it is needed
-
     frames = []
     partitions = source.partitions() or [{} for _ in source.files]
     for file, folders in zip(source.files, partitions, strict=True):
         shown = context.subject(file)
-        schema = _read_schema(file, shown)
-
-        def rows(
-            with_columns: list[str] | None,
-            predicate: pl.Expr | None,
-            n_rows: int | None,
-            batch_size: int | None,  # noqa: ARG001 - a batch is as large as its writer made it
-            chosen: tuple[Path, str] = (file, shown),
-        ) -> Iterator[pl.DataFrame]:
-            left = n_rows
-            for frame in _batches(*chosen):
-                part = frame if with_columns is None else frame.select(with_columns)
-                part = part if predicate is None else part.filter(predicate)
-                part = part if left is None else part.head(left)
-                yield part
-                left = None if left is None else left - part.height
-                if left is not None and left <= 0:
-                    return
-
-        scanned = register_io_source(rows, schema=schema)
+        scanned = scan_pieces(_read_schema(file, shown), partial(_batches, file, shown))
         frames.append(scanned.with_columns(pl.lit(v).alias(k) for k, v in folders.items()))
     return pl.concat(frames)
 
@@ -99,7 +80,7 @@ def _read_schema(file: Path, shown: str) -> pl.Schema:
     return pl.read_ipc_stream(io.BytesIO(first.content + _END)).schema
 
 
-def _batches(file: Path, shown: str) -> Iterator[pl.DataFrame]:
+def _batches(file: Path, shown: str, columns: list[str] | None) -> Iterator[pl.DataFrame]:
     """Yield the rows of a stream batch by batch."""
     schema = b""
     dictionaries: dict[int, bytes] = {}
@@ -107,7 +88,7 @@ def _batches(file: Path, shown: str) -> Iterator[pl.DataFrame]:
         for message in _messages(handle, os.fstat(handle.fileno()).st_size, shown):
             if message.kind == _BATCH:
                 parts = (schema, *dictionaries.values(), message.content, _END)
-                yield pl.read_ipc_stream(io.BytesIO(b"".join(parts)))
+                yield pl.read_ipc_stream(io.BytesIO(b"".join(parts)), columns=columns)
             elif message.kind == _SCHEMA:
                 schema = message.content
             elif message.kind == _DICTIONARY:

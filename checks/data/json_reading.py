@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import polars as pl
 
+from checks.data.piecewise import scan_pieces
 from checks.data.source import SourceProblem
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from checks.context import Context
-    from checks.data.source import Source
+from checks.data.source import Source
 
 _PIECE_BYTES = 8 * 2**20
+_MAPPED_BYTES = 128 * 2**20
 _SEARCHED_LINES = 2_000_000
 _LOOKED_AT = 1_000
 _KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
@@ -57,6 +59,28 @@ def infer_schema(source: Source, context: Context) -> tuple[pl.Schema, SourcePro
             raise (explain(source, context) or _unknown(error, source, context)) from None
     oddity = explain(source, context) if hidden else None
     return (merged if merged is not None else pl.Schema()), oddity
+
+
+def scan(source: Source, schema: pl.Schema) -> pl.LazyFrame:
+    """Return the rows of all files, lazily.
+
+    polars maps JSON lines into memory as a whole. Large files are read in pieces instead, at
+    about half as much time again, so that a container's limit holds.
+
+    Args:
+        source: JSON lines without partitions.
+        schema: Columns and types of all lines.
+    """
+    if source.compressed or source.size_bytes <= _MAPPED_BYTES:
+        return pl.scan_ndjson(list(source.files), schema=schema)
+
+    def pieces(columns: list[str] | None) -> Iterator[pl.DataFrame]:
+        wanted = schema if columns is None else {name: schema[name] for name in columns}
+        for piece in _pieces(source):
+            if piece.strip():
+                yield pl.read_ndjson(io.BytesIO(piece), schema=wanted)
+
+    return scan_pieces(schema, pieces)
 
 
 def explain(source: Source, context: Context) -> SourceProblem | None:
@@ -166,8 +190,8 @@ def _pieces(source: Source) -> Iterator[bytes]:
     """Yield whole lines of about eight megabytes."""
     for file in source.files:
         with _open(file) as handle:
-            while lines := handle.readlines(_PIECE_BYTES):
-                yield b"".join(lines)
+            while piece := handle.read(_PIECE_BYTES):
+                yield piece + handle.readline()
 
 
 def _open(file: Path) -> BinaryIO:

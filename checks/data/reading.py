@@ -151,7 +151,7 @@ def _scan(source: Source, context: Context) -> PolarsData:
         frame = pl.scan_ndjson(files, schema=schema, include_file_paths=PATH)
         frame = add_partitions(frame, source)
         return PolarsData(frame, Sampler(frame, source, None), oddity)
-    frame = pl.scan_ndjson(files, schema=schema)
+    frame = json_reading.scan(source, schema)
     return PolarsData(frame, Sampler(frame, source, parse), oddity)
 
 

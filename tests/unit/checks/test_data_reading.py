@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from checks.context import Context
-from checks.data import DataCheck, check, infer_schema
+from checks.data import DataCheck, check, infer_schema, json_reading
 from checks.data.long_lines import LIMIT_BYTES, require_short_lines
 from checks.data.source import SourceProblem, find_source
 
@@ -118,6 +118,29 @@ def test_bad_json_line_is_named(
     if pieces > 1:
         (tmp_path / "t.jsonl").write_bytes(NUMBERS * 300 + line)
         assert not check_at(tmp_path, "t.jsonl").ok
+
+
+def test_large_json_lines_are_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same figures and samples as a file that is mapped into memory."""
+    lines = [
+        json.dumps({"n": n, "x": None if n % 30 == 0 else n / 7, "c": "abc"[n % 3], "l": [n]})
+        for n in range(20_000)
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines) + "\n\n")
+    declared = {"max_missing": 0.01, "ranges": {"n": (0, 19_000)}, "target": "c"}
+    whole = check_at(tmp_path, "t.jsonl", **declared)
+    monkeypatch.setattr(json_reading, "_MAPPED_BYTES", 0)
+    monkeypatch.setattr(json_reading, "_PIECE_BYTES", 5_000)
+    pieces = check_at(tmp_path, "t.jsonl", **declared)
+    assert [(f.check, f.count, f.samples) for f in pieces.findings] == [
+        (f.check, f.count, f.samples) for f in whole.findings
+    ]
+    assert len(whole.findings) == 2
+    every = [whole.figures["t.jsonl"], pieces.figures["t.jsonl"]]
+    rounded = [json.loads(json.dumps(e), parse_float=lambda t: round(float(t), 7)) for e in every]
+    assert rounded[0] == rounded[1]
 
 
 def test_json_array_gets_the_command_that_mends_it(tmp_path: Path) -> None:
