@@ -14,7 +14,7 @@ from rollback.reports import Selection
 from safeguards.changed import changed_data
 from safeguards.config import Config
 from safeguards.escalation import Trouble
-from safeguards.ladder import LOOK_BACK, Ladder, write_report
+from safeguards.ladder import LOOK_BACK, Ladder, trouble_of, write_report
 from safeguards.narration import Narrator, how_it_ended
 from safeguards.output import Answer, Problem, one_line
 from safeguards.preload import preload
@@ -57,6 +57,7 @@ class Attempts:
         self.ladder = Ladder(record, config.run.retries, config.run.retry_window_s)
         self.problems: list[Problem] = []
         self._incomplete: RollbackError | None = None
+        self._probe_failed = False
         self._held = Held()
 
     def execute(
@@ -84,7 +85,7 @@ class Attempts:
         rollback = self._rollback_command() if status and not self.record.rolled_back else ""
         if outcome.status:
             told = f"{self.record.command[0]} {how_it_ended(outcome)}"
-            code = self.record.trouble or "command_failed"
+            code = str(trouble_of(outcome) or Trouble.COMMAND_FAILED)
             self.problems.insert(0, Problem(code, told, rollback, told=True))
         return Answer("run", self.record, status, tuple(self.problems), rollback)
 
@@ -142,8 +143,8 @@ class Attempts:
             return
         try:
             if self._wants_rollback():
-                self._restore(engine, snapshot, outcome)
-                self.record.rolled_back = self._incomplete is None and not self.problems
+                restored = self._restore(engine, snapshot, outcome)
+                self.record.rolled_back = restored or self._probe_failed
         except Exception:
             raise
         except BaseException:  # noqa: BLE001 - asked to end at the question: nothing was changed
@@ -165,7 +166,9 @@ class Attempts:
             self._note_failure("the log was not written", error)
 
     def _escalate(self, engine: Engine) -> None:
-        trouble = None if self._incomplete is None else Trouble.ROLLBACK_INCOMPLETE
+        trouble = Trouble.PROBE_FAILED if self._probe_failed else None
+        if self._incomplete is not None:
+            trouble = Trouble.ROLLBACK_INCOMPLETE
         try:
             self.ladder.settle(trouble, engine.operations(LOOK_BACK))
             folder = Path(engine.status().path) / "log"
@@ -224,7 +227,12 @@ class Attempts:
             self.say.skip(skip)
         for skip in restoration.unrestorable[:1]:
             self._problem("not_restored", not_restored(restoration), skip.fix)
-        return not restoration.unrestorable and all(probe.passed for probe in restoration.probes)
+        failed = [probe for probe in restoration.probes if not probe.passed]
+        for probe in failed:
+            told = f"the probe {probe.name} failed: {probe.detail}"
+            self.problems.append(Problem("probe_failed", told, "guard undo", told=True))
+        self._probe_failed = bool(failed) and not restoration.unrestorable
+        return not restoration.unrestorable and not failed
 
     def _prune(self, engine: Engine) -> None:
         config = self.config

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rollback.model import Operation
+from safeguards.changed import changed_text
 from safeguards.escalation import (
     Attempt,
     Earlier,
@@ -88,6 +89,11 @@ class Ladder:
         history = replace(history, earlier=tuple(_earlier(earlier, self.record)))
         if attempts and attempts[-1].trouble is None:
             history = replace(history, recoveries=self.retries)
+        self.record.tries = [
+            {"status": a.status, "elapsed_s": a.ended_s - a.started_s,
+             "trouble": None if a.trouble is None else str(a.trouble), "restored": a.restored}
+            for a in self.attempts
+        ]  # fmt: skip
         self.record.level = int(decide(history))
         self.record.trouble = "" if not attempts else str(attempts[-1].trouble or "")
 
@@ -146,12 +152,12 @@ def compose(record: RunRecord, rollback: str) -> Report:
     level = Level(record.level)
     command = command_line(record.command)
     status = f" with status {record.child_exit}" if record.child_exit is not None else ""
-    problem = f"Run {record.run_seq}, `{command}`: {trouble.replace('_', ' ')}{status}."
+    problem = f"Run {record.run_seq} ({command}): {trouble.replace('_', ' ')}{status}."
     shown = f"guard show {record.run_seq}"
     return Report(
         level=level,
         problem=problem,
-        attempted=tuple(f"{name}: {seconds_text(took)}" for name, took in record.phases),
+        attempted=(*_phases(record), *_tries(record)),
         impact=_impact(record),
         current_state=_state(record, rollback),
         options=standard_options(trouble) if level is Level.USER_DECISION else (),
@@ -159,11 +165,29 @@ def compose(record: RunRecord, rollback: str) -> Report:
     )
 
 
+def _phases(record: RunRecord) -> list[str]:
+    """Return what came before the command; of the command itself its starts are told."""
+    before = [(name, took) for name, took in record.phases if name not in {"run", "outcome"}]
+    return [f"{name}: {seconds_text(took)}" for name, took in before]
+
+
+def _tries(record: RunRecord) -> list[str]:
+    """Return how each start of the command ended, and whether its traces were removed."""
+    lines = []
+    for number, attempt in enumerate(record.tries, 1):
+        ended = str(attempt["trouble"] or "succeeded").replace("_", " ")
+        restored = ", then everything was put back" if attempt["restored"] else ""
+        took = seconds_text(attempt["elapsed_s"])
+        lines.append(
+            f"start {number}: {ended} with status {attempt['status']} after {took}{restored}"
+        )
+    return lines
+
+
 def _impact(record: RunRecord) -> tuple[str, ...]:
     lines = []
-    if record.changes is not None:
-        counts = ", ".join(f"{number} {name}" for name, number in record.changes.items())
-        lines.append(f"Changed by the command: {counts}")
+    if record.changed is not None:
+        lines.append(f"Changed by the command: {changed_text(record.changed, counted=True)}")
     if record.checks is not None:
         lines += [f"{f.subject}: {f.message}" for f in record.checks.findings[:10]]
     if record.drill is not None and not record.drill.passed:

@@ -100,7 +100,8 @@ class Narrator:
     def drill(self, report: DrillReport) -> None:
         """Tell the verdict of the rehearsal."""
         if not report.passed and not report.failures:
-            self.terminal.warn(over_budget(report))
+            if self.config.run.over_budget == "warn":  # else the error that stops the run says it
+                self.terminal.warn(over_budget(report))
             return
         budget = seconds_text(report.budget_s)
         how = "rehearsed" if report.mode == "full" else "rehearsed in part"
@@ -168,7 +169,8 @@ class Narrator:
         changed = self.record.changed
         if changed is None:
             return "what it changed is not known"
-        return f"{changed_text(changed, counted=True)} changed"
+        told = changed_text(changed, counted=True)
+        return "nothing changed" if told == "nothing" else f"changed: {told}"
 
     def _line(self, label: str, text: str) -> None:
         self.terminal.note(f"{label:<{_LABEL}}{text}")

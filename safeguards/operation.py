@@ -193,6 +193,10 @@ class GuardedRun:
             )
 
     def _failed(self, error: GuardError | RollbackError) -> Answer:
+        trouble = trouble_of_code(error.code, self.record)
+        if trouble is not None and not self.record.trouble:  # it stopped before there was a log
+            run = self.config.run
+            Ladder(self.record, run.retries, run.retry_window_s).settle(trouble, ())
         problem = Problem(error.code, str(error), error.hint)
         next_command = f"guard show {self.record.run_seq}" if self.record.run_seq else ""
         return Answer("run", self.record, exit_status(error), (problem,), next_command)

@@ -49,6 +49,7 @@ class RunRecord:
         level: Escalation level that was reached, 0 for none.
         trouble: What went wrong, as `safeguards.escalation.Trouble` names it; empty for nothing.
         attempts: How often the command was started.
+        tries: How each of these starts ended: status, seconds, trouble, whether it was put back.
         rolled_back: Whether the state from before was put back.
         label: What the user called the run.
     """
@@ -70,6 +71,7 @@ class RunRecord:
     level: int = 0
     trouble: str = ""
     attempts: int = 0
+    tries: list[Mapping[str, Any]] = field(default_factory=list)
     rolled_back: bool = False
     label: str = ""
 
@@ -103,6 +105,7 @@ class RunRecord:
             "level": self.level,
             "trouble": self.trouble or None,
             "attempts": self.attempts,
+            "tries": list(self.tries),
             "rolled_back": self.rolled_back,
         }
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 INCOMPLETE = 123
+_MEND_PROBE = "nothing was put back: mend what the probe needs, then: guard rollback --last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,7 @@ def _carry_out(session: Session, engine: Engine, decided: Decided) -> Answer:
 
 
 def _problems(done: Restoration) -> list[Problem]:
-    undo = "guard undo takes it back"
+    undo = "guard undo takes it back" if done.steps else _MEND_PROBE
     found = [Problem("not_restored", not_restored(done), s.fix) for s in done.unrestorable[:1]]
     found += [
         Problem("probe_failed", f"the probe {probe.name} failed: {probe.detail}", undo)

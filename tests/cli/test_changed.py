@@ -61,7 +61,7 @@ def test_the_run_itself_says_it(tracked: Guard) -> None:
     """In the line after the command, in the log, and with names in `show`."""
     run = tracked("run", "--", "python", "spoil.py")
     assert run.status == 0, run.said
-    assert "3 files (2 added, 1 modified), 1 database: 2 tables changed" in run.err
+    assert "changed: 3 files (2 added, 1 modified), 1 database: 2 tables" in run.err
     log = tracked("log").out
     assert "3 files, 1 database: 2 tables" in log
     show = tracked("show", "1").out

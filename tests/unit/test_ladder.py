@@ -123,15 +123,24 @@ def test_the_report_is_private_and_complete(tmp_path: Path) -> None:
     """Command, status, changes, what is not protected, and how to get back."""
     run = record()
     run.child_exit, run.changes = 3, {"added": 1, "modified": 2, "deleted": 0}
+    run.changed = {"files": {"added": 1, "modified": 2}}
+    run.phases = [("snapshot", 1.0), ("run", 9.0)]
     run.skipped = [Skip("git", "there is none", "git init")]
     ladder = Ladder(run, 0, 300.0)
+    ladder.note(Outcome(4))
+    ladder.restored()
     ladder.note(Outcome(3))
     ladder.settle(None, [])
     path = write_report(run, tmp_path / "log", "guard rollback --last")
     assert path is not None
     assert path.stat().st_mode & 0o777 == 0o600
     text = path.read_text()
-    for part in ("train.py", "status 3", "2 modified", "git", "guard rollback", "guard show 9"):
+    for part in (
+        *("(python train.py)", "status 3", "2 modified", "git", "guard rollback", "guard show 9"),
+        *("1. snapshot: 1.0 s", "command failed with status 4", "then everything was put back"),
+        "3. start 2: command failed with status 3",
+    ):
         assert part in text, text
+    assert "run: 9.0 s" not in text
     run.level = 0
     assert write_report(run, tmp_path / "log", "guard rollback --last") is None
