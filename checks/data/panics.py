@@ -24,24 +24,32 @@ def panics_unseen() -> Iterator[None]:
     The report (a message and a stack of Rust functions) is written by the thread itself before
     Python sees an exception, so nothing but the file descriptor can hold it back.
     """
-    try:
-        sys.stderr.flush()
-        saved = os.dup(_STDERR)
-    except (OSError, ValueError, AttributeError):  # closed, or there is none
-        yield
-        return
-    try:
-        with tempfile.TemporaryFile() as kept:
-            os.dup2(kept.fileno(), _STDERR)
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError, ValueError):
-                    sys.stderr.flush()
-                os.dup2(saved, _STDERR)
-                _hand_on(kept.fileno())
-    finally:
-        os.close(saved)
+    with contextlib.ExitStack() as stack:
+        try:
+            sys.stderr.flush()
+            saved = os.dup(_STDERR)
+            stack.callback(os.close, saved)
+            kept = _open_scratch()
+            stack.callback(os.close, kept)
+        except (OSError, ValueError, AttributeError):  # closed, or no room to hold anything
+            yield
+            return
+        os.dup2(kept, _STDERR)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.flush()
+            os.dup2(saved, _STDERR)
+            _hand_on(kept)
+
+
+def _open_scratch() -> int:
+    """Return a descriptor in memory where the system has such, else of a file without a name."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("guard")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _hand_on(descriptor: int) -> None:
