@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from rollback.model import Skip
 from safeguards.config import Config
-from safeguards.discovery import servers
+from safeguards.discovery import dvc, servers
 from safeguards.discovery.tracking import artifact_locations, is_sqlite
 from safeguards.discovery.variables import (
     ARTIFACT_ROOTS,
@@ -73,6 +73,7 @@ def outside(config: Config, environ: Mapping[str, str]) -> Outside:
         elif value.startswith(_DATABASES):
             found.database(value, name)
     found.add_database(config.project / _DEFAULT_DATABASE)
+    found.add_data_cache(dvc.cache_folder(config.project, environ), config.also)
     for database in list(found.databases):
         for uri in artifact_locations(database):
             found.artifacts(uri, database.name)
@@ -136,6 +137,19 @@ class _Finder:
         holds_project = str(self.project).startswith(f"{real}{os.sep}")
         if os.path.isdir(real) and real not in _SYSTEM and not whole_home and not holds_project:
             self.folders[Path(real)] = None
+
+    def add_data_cache(self, folder: Path | None, also: Iterable[Path]) -> None:
+        """Take DVC's cache: only said, for nobody knows how large it is, and who shares it."""
+        if folder is None or not folder.is_dir():
+            return
+        real = Path(os.path.realpath(folder))
+        protected = [Path(os.path.realpath(path)) for path in (self.project, *also)]
+        if not any(path in (real, *real.parents) for path in protected):
+            self.skips[str(real)] = Skip(
+                f"the DVC cache {real}",
+                "it lies outside the project, so what `dvc gc` removes there is not put back",
+                f'add it to guard.toml: [protect] also = ["{real}"]',
+            )
 
     def result(self) -> Outside:
         """Return what was found, without what lies in the project."""

@@ -77,6 +77,7 @@ def _concerns(
     effective = {**environ, **chosen}
     yield from files.assess_dotenv(project, effective)
     yield from files.assess_guard_configuration(project)
+    yield from files.assess_settings(project)
     yield from files.assess_mlproject(project, certain=any(map(_runs_mlproject, simples)))
     yield from files.assess_feature_store(project, certain=any(map(_changes_features, simples)))
     for simple in simples:

@@ -26,6 +26,8 @@ _URI_KEYWORDS = {"tracking_uri": "MLflow tracker", "registry_uri": "MLflow regis
 _SERVICES = {
     "sagemaker.Session": "SageMaker",
     "sagemaker.session.Session": "SageMaker",
+    "sagemaker.get_execution_role": "SageMaker",
+    "sagemaker.session.get_execution_role": "SageMaker",
     "google.cloud.aiplatform": "Vertex AI",
     "vertexai.init": "Vertex AI",
     "azure.ai.ml.MLClient": "Azure ML",

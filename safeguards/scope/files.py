@@ -14,6 +14,14 @@ from safeguards.scope.targets import TRACKING_NAMES, judge, shown, tracker_conce
 
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*$")
 _MAX_BYTES = 1_000_000
+_MOST_SETTINGS = 200
+_SETTING_FOLDERS = ("conf", "config", "configs")
+_SETTING_SUFFIXES = frozenset({".yaml", ".yml", ".toml", ".json", ".ini", ".cfg"})
+_SETTING = re.compile(
+    r"""^[ \t{,]*["']?(?P<name>(?:mlflow[_.-]?)?(?:tracking|registry)[_-]?ur[il])["']?"""
+    r"""[ \t]*[:=][ \t]*["']?(?P<uri>[^\s"'#,}]+)""",
+    re.IGNORECASE | re.MULTILINE,
+)
 _CLOUD_PROVIDERS = {"gcp": "Google Cloud", "aws": "AWS", "azure": "Azure"}
 _CLOUD_STORES = frozenset(
     {"dynamodb", "datastore", "bigtable", "bigquery", "snowflake", "snowflake.offline"}
@@ -68,6 +76,29 @@ def assess_guard_configuration(project: Path) -> Iterator[Concern]:
                     why="guard would put it back, and restores databases of this machine only",
                     fix="name a database on this machine, or take the entry out",
                 )
+
+
+def assess_settings(project: Path) -> Iterator[Concern]:
+    """Yield remote trackers that the project's own settings name: ``config.yaml``, ``conf/…``.
+
+    Whether the command reads them is not known before it runs, so they are only said.
+    """
+    for number, path in enumerate(_settings(project)):
+        if number >= _MOST_SETTINGS:
+            return
+        text = _read(path) or ""
+        for match in _SETTING.finditer(text):
+            line = text.count("\n", 0, match.start("uri")) + 1
+            where = f"{path.relative_to(project)}:{line}"
+            concern = tracker_concern(match["name"].lower(), match["uri"], where, certain=False)
+            if concern is not None and judge(match["uri"]) is not Reach.UNKNOWN:
+                yield concern
+
+
+def _settings(project: Path) -> Iterator[Path]:
+    for folder in (project, *(project / name for name in _SETTING_FOLDERS)):
+        pattern = "*" if folder == project else "**/*"
+        yield from sorted(p for p in folder.glob(pattern) if p.suffix.lower() in _SETTING_SUFFIXES)
 
 
 def assess_mlproject(project: Path, *, certain: bool) -> Iterator[Concern]:

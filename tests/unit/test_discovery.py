@@ -122,6 +122,41 @@ def test_databases_and_folders_outside_are_found(tmp_path: Path) -> None:
     assert [skip.what for skip in found.skips] == ["artifacts in s3://bucket/x"]
 
 
+@pytest.mark.parametrize("place", ["local", "project", "user"])
+def test_a_dvc_cache_outside_is_named(tmp_path: Path, place: str) -> None:
+    """Nobody knows how large it is, so it is said and not copied; until the configuration does."""
+    project, cache = tmp_path / "project", tmp_path / "shared cache"
+    for folder in (project / ".dvc", cache, tmp_path / "home/.config/dvc"):
+        folder.mkdir(parents=True)
+    files = {
+        "local": project / ".dvc/config.local",
+        "project": project / ".dvc/config",
+        "user": tmp_path / "home/.config/dvc/config",
+    }
+    shown = "../../shared cache" if place == "project" else str(cache)
+    files[place].write_text(f"[core]\n    analytics = false\n[cache]\n    dir = {shown}\n")
+    environ = {"HOME": str(tmp_path / "home")}
+    (skip,) = outside(Config(project), environ).skips
+    assert skip.what == f"the DVC cache {cache}"
+    assert f'also = ["{cache}"]' in skip.fix
+    assert outside(Config(project, also=(tmp_path,)), environ).skips == ()
+    (project / ".dvc/config.local").write_text("[cache]\ndir = cache\n")
+    assert outside(Config(project), environ).skips == ()
+    (project / ".dvc/config.local").write_bytes(b"\xff[[[broken\x00")
+    assert len(outside(Config(project), environ).skips) == int(place != "local")
+
+
+def test_without_dvc_its_cache_is_nothing_to_speak_of(tmp_path: Path) -> None:
+    """The user's own configuration concerns the projects that use it."""
+    (tmp_path / "home/.config/dvc").mkdir(parents=True)
+    (tmp_path / "cache").mkdir()
+    text = f"[cache]\ndir = {tmp_path / 'cache'}\n"
+    (tmp_path / "home/.config/dvc/config").write_text(text)
+    (tmp_path / "project").mkdir()
+    found = outside(Config(tmp_path / "project"), {"HOME": str(tmp_path / "home")})
+    assert found.skips == ()
+
+
 def test_what_cannot_be_kept_is_said_without_its_password(tmp_path: Path) -> None:
     """PostgreSQL is named as a skip; the password is not."""
     config = Config(tmp_path, databases=("postgresql+psycopg2://me:canary@localhost/mlflow",))

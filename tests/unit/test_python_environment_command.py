@@ -342,6 +342,19 @@ def test_pdm_pipenv_hatch_pixi(case: Case) -> None:
     assert case.first("pixi", "run", "train") == str(pixi)
 
 
+def test_a_conda_prefix_in_the_project_is_an_environment(case: Case) -> None:
+    """`conda create -p env`: nobody has to activate it for a snapshot to know it."""
+    prefix = case.project / "env"
+    (prefix / "conda-meta").mkdir(parents=True)
+    (prefix / "bin").mkdir()
+    (prefix / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
+    assert str(prefix) not in [e.prefix for e in case.find("true")]
+    (prefix / "conda-meta" / "history").touch()
+    (prefix / "bin" / "python").symlink_to("/usr/bin/python3")
+    (found,) = [e for e in case.find("true") if e.prefix == str(prefix)]
+    assert (found.kind, found.used) == ("conda", False)
+
+
 def test_conda(case: Case) -> None:
     """By name, by prefix, active; and what a name means where bases differ."""
     base = case.home / "miniforge3"

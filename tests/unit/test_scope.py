@@ -224,6 +224,7 @@ def test_a_remote_database_in_the_configuration_is_refused(name: str, tmp_path: 
         "from databricks.sdk import WorkspaceClient\nw = WorkspaceClient()\n",
         "import kfp\nkfp.Client(host='https://kf.example.com').create_run_from_pipeline_func(p)\n",
         "import hopsworks\nproject = hopsworks.login()\n",
+        "from sagemaker import get_execution_role\nrole = get_execution_role()\n",
         f"import mlflow\ntry:\n    mlflow.set_tracking_uri({HOST!r})\nfinally:\n    pass\n",
         f"import mlflow\nwith open('x') as f:\n    mlflow.set_tracking_uri({HOST!r})\n",
     ],
@@ -234,6 +235,32 @@ def test_code_that_reaches_production_is_refused(code: str, tmp_path: Path) -> N
     verdict = _assess(tmp_path)
     assert len(verdict.refusals) == 1, verdict
     assert verdict.refusals[0].where.startswith("train.py:")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.yaml", f"lr: 0.1\ntracking_uri: {HOST}\n"),
+        ("conf/base/mlflow.yml", f"mlflow:\n  tracking_uri: '{HOST}'\n"),
+        ("settings.toml", f'[mlflow]\nregistry_uri = "{HOST}"\n'),
+        ("configs/run.json", f'{{\n  "mlflow_tracking_uri": "{HOST}"\n}}\n'),
+    ],
+)
+def test_settings_that_name_a_remote_tracker_are_a_warning(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    """Whether the command reads them is not known; a local one, or a comment, says nothing."""
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    _project(tmp_path, {"train.py": "print()\n", name: text})
+    verdict = _assess(tmp_path)
+    assert verdict.allowed, verdict
+    (warning,) = verdict.warnings
+    assert warning.where.startswith(f"{name}:")
+    for harmless in ("http://localhost:5000", "sqlite:///mlflow.db", "${TRACKER}", "mlruns"):
+        (tmp_path / name).write_text(text.replace(HOST, harmless))
+        assert _assess(tmp_path).warnings == ()
+    (tmp_path / name).write_text("# " + text.replace("\n", "\n# "))
+    assert _assess(tmp_path).warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,9 @@ def missing_environment(command: Sequence[str]) -> Skip:
     name = command[0] if command else "the command"
     why = f"it is not known which Python {name} uses"
     if not any(speaks_of_python(word) for word in command):
+        unnamed = f"{name} names no Python, " if command else ""
         why = (
-            f"{name} names no Python, the project has no environment and no Python files; "
+            f"{unnamed}the project has no environment and no Python files; "
             "an interpreter that other projects share is left alone"
         )
     return Skip(
@@ -124,16 +125,24 @@ def _is_own(clue: Clue) -> bool:
 
 
 def _inside(around: Surroundings) -> Iterator[Clue]:
-    """Yield virtual environments at the top of the project; a removal would take them along."""
+    """Yield environments at the top of the project; a removal would take them along."""
     try:
         with os.scandir(around.project) as entries:
             for count, entry in enumerate(entries):
                 if count >= _ENTRIES:
                     return
-                if entry.is_dir() and os.path.isfile(os.path.join(entry.path, "pyvenv.cfg")):
+                if entry.is_dir() and _is_environment(entry.path):
                     yield Clue(entry.path, "it lies in the project", is_prefix=True)
     except OSError:
         return
+
+
+def _is_environment(folder: str) -> bool:
+    """Return whether a folder is a virtual environment or, with an interpreter, a conda prefix."""
+    if os.path.isfile(os.path.join(folder, "pyvenv.cfg")):
+        return True
+    history = os.path.isfile(os.path.join(folder, "conda-meta", "history"))
+    return history and os.path.lexists(os.path.join(folder, "bin", "python"))
 
 
 def _completed(
