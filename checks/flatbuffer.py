@@ -48,6 +48,19 @@ def follow(buffer: bytes | mmap, table: int, field: int) -> int | None:
     return None if at is None else at + int(struct.unpack_from("<I", buffer, at)[0])
 
 
+def table_end(buffer: bytes | mmap, table: int) -> int:
+    """Return up to where a table and its vtable reach, in bytes.
+
+    Raises:
+        struct.error: The buffer ends before the vtable does.
+    """
+    vtable = table - int(struct.unpack_from("<i", buffer, table)[0])
+    if vtable < 0:
+        raise struct.error
+    size, inline = struct.unpack_from("<HH", buffer, vtable)
+    return max(vtable + int(size), table + int(inline))
+
+
 def _place(buffer: bytes | mmap, table: int, field: int) -> int | None:
     vtable = table - int(struct.unpack_from("<i", buffer, table)[0])
     if vtable < 0:

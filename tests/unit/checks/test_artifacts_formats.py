@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from checks.artifacts import tflite
 from checks.artifacts.danger import dangerous
 from checks.artifacts.formats import Format, claimed, recognize
 from checks.artifacts.inspection import Inspection, inspect
@@ -26,6 +27,7 @@ MADE = {
     "checkpoint-legacy.pt": Format.TORCH_LEGACY,
     "checkpoint.pt": Format.TORCH,
     "dense.keras": Format.KERAS,
+    "dense.tflite": Format.TFLITE,
     "earliest.h5": Format.HDF5,
     "external.onnx": Format.ONNX,
     "forest-0.pkl": Format.PICKLE,
@@ -48,6 +50,7 @@ MADE = {
     "pipeline.joblib": Format.JOBLIB,
     "plain.npy": Format.NPY,
     "records.npy": Format.NPY,
+    "saved_model.pb": Format.SAVED_MODEL,
     "script.pt": Format.TORCH,
     "stump.json": Format.XGBOOST_JSON,
     "stump.txt": Format.LIGHTGBM,
@@ -322,3 +325,11 @@ def test_database_without_its_last_pages() -> None:
         content = file.read_bytes()
     assert look(content, "a.db").damage is None
     assert look(content[:-4096], "a.db").damage is not None
+
+
+def test_tables_that_lead_round_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flatbuffer may name the same tables again and again; no reader follows for ever."""
+    content = (FIXTURES / "dense.tflite").read_bytes()
+    assert look(content, "m.tflite").damage is None
+    monkeypatch.setattr(tflite, "_TABLES_LIMIT", 10)
+    assert "more than 10 tables" in str(look(content, "m.tflite").damage)
