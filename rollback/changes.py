@@ -92,6 +92,8 @@ def _tree_changes(
         pairs = list(Comparison(live.records, expand=True).compare(target.tree, live.tree))
         owners = _owners(store, target.root, pairs, live)
         for pair in pairs:
+            if _is_left_alone(target.root, pair):
+                continue
             if _appeared(pair):
                 yield _added_database(store, target.root, pair.path, project)
                 continue
@@ -111,6 +113,11 @@ def _tree_changes(
     owners = _owners(store, target.root, pairs, None)
     for pair in pairs:
         yield from _change(target.root, pair, project, same=_same_ref(pair), owners=owners)
+
+
+def _is_left_alone(root: Root, pair: Pair) -> bool:
+    """Return whether nobody looked at a path: other work trees of a repository are theirs."""
+    return pair.new is None and root.excluded is not None and root.excluded(pair.path)
 
 
 def _appeared(pair: Pair) -> bool:

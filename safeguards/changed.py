@@ -101,9 +101,11 @@ def _files(found: Mapping[str, int], *, counted: bool) -> str:
     if not number:
         return ""
     text = count_text(number, "file")
+    if not counted:
+        return text
+    if len(found) == 1 and "metadata" in found:
+        return f"attributes of {text}"
     told = [f"{found[name]:,} {word}" for name, word in _ACTIONS.items() if found.get(name)]
-    if counted and (number > 1 or len(told) > 1):
-        text += f" ({', '.join(told)})"
-    elif counted:
-        text += f" {told[0].partition(' ')[2]}"
-    return text
+    if len(told) == 1:
+        return f"{text} {told[0].partition(' ')[2]}"
+    return f"{text} ({', '.join(told)})"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from driving import Project
+from gitrepo import git, repository
 from rollback.model import TableChange
 from rollback.reports import Change, Difference, DistributionChange
 
@@ -158,3 +159,15 @@ def test_a_rollback_that_found_nothing_to_do_hides_no_earlier_one(project: Proje
     assert (project.root / "train.py").read_text() == "mine"
     project.redo()
     assert (project.root / "train.py").read_text() == "one"
+
+
+def test_another_work_tree_of_the_repository_is_no_change(project: Project, tmp_path: Path) -> None:
+    """A rollback leaves it to those who work there, so nothing of it has gone either."""
+    repository(project.root)
+    git(project.root, "worktree", "add", "--quiet", str(tmp_path / "apart"), "-b", "side")
+    before = project.snapshot().snapshot
+    with project.engine() as engine:
+        assert engine.diff(before, None).changes == ()
+    (project.root / "train.py").write_text("mine")
+    with project.engine() as engine:
+        assert [c.path for c in engine.diff(before, None).changes] == ["train.py"]
