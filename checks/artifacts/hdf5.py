@@ -12,6 +12,9 @@ from checks.artifacts.damage import Damaged, expect_size
 MAGIC = b"\x89HDF\r\n\x1a\n"
 _OPEN_FOR_WRITE = 0x01
 _USER_BLOCK_LIMIT = 1 << 20
+_SEARCHED_BYTES = 32 << 20
+_LAMBDAS = (b'"class_name": "__lambda__"', b'"function_type": "lambda"')
+"""How Keras 3 and Keras 2 write down a layer that is a Python function."""
 
 
 def superblock(file: BinaryIO, size: int) -> int | None:
@@ -55,3 +58,21 @@ def inspect(file: BinaryIO, size: int) -> None:
 
 def _address(block: bytes, at: int, width: int) -> int:
     return int.from_bytes(block[at : at + width], "little")
+
+
+def carries_code(file: BinaryIO, size: int) -> bool:
+    """Return whether a Keras model in HDF5 holds a Lambda layer, whose byte code loading runs.
+
+    Keras writes its configuration as JSON into an attribute, uncompressed; it is searched for in
+    the first and the last megabytes, where the library puts attributes.
+
+    Args:
+        file: The content, seekable.
+        size: Its length in bytes.
+    """
+    for start in sorted({0, max(0, size - _SEARCHED_BYTES)}):
+        file.seek(start)
+        part = file.read(_SEARCHED_BYTES)
+        if any(mark in part for mark in _LAMBDAS):
+            return True
+    return False

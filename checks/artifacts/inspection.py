@@ -104,8 +104,7 @@ def _by_trial(file: BinaryIO, size: int, name: str, result: Inspection) -> Forma
         boosters.inspect_json(file, size)
         return Format.JSON
     if hdf5.superblock(file, size) is not None:
-        hdf5.inspect(file, size)
-        return Format.HDF5
+        return _hdf5(file, size, result.walk)
     trial = Walk()
     try:
         found = streams.inspect(file, size, trial)
@@ -128,6 +127,13 @@ def _whole_pickle(file: BinaryIO, size: int, walk: Walk) -> Format:
 
 def _zip(file: BinaryIO, _size: int, walk: Walk) -> Format:
     return archive.inspect(file, walk)
+
+
+def _hdf5(file: BinaryIO, size: int, walk: Walk) -> Format:
+    hdf5.inspect(file, size)
+    if hdf5.carries_code(file, size):
+        walk.imports.add(archive.CARRIED_CODE)
+    return Format.HDF5
 
 
 def _array(file: BinaryIO, size: int, walk: Walk) -> Format:
@@ -163,7 +169,7 @@ _READERS: dict[Format, Callable[[BinaryIO, int, Walk], Format]] = {
     Format.NPY: _array,
     Format.SAFETENSORS: _plain(safetensors.inspect, Format.SAFETENSORS),
     Format.GGUF: _plain(gguf.inspect, Format.GGUF),
-    Format.HDF5: _plain(hdf5.inspect, Format.HDF5),
+    Format.HDF5: _hdf5,
     Format.SAVED_MODEL: _plain(protobuf.inspect_saved_model, Format.SAVED_MODEL),
     Format.ONNX: _plain(protobuf.inspect_onnx, Format.ONNX),
     Format.LIGHTGBM: _plain(boosters.inspect_lightgbm, Format.LIGHTGBM),

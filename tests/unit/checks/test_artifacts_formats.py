@@ -35,6 +35,7 @@ MADE = {
     "forest-5.pkl": Format.PICKLE,
     "forest.joblib": Format.JOBLIB,
     "function.pkl": Format.PICKLE,
+    "lambda.h5": Format.HDF5,
     "lambda.keras": Format.KERAS,
     "latest.h5": Format.HDF5,
     "linear.ubj": Format.XGBOOST_UBJ,
@@ -312,6 +313,9 @@ def test_layer_with_byte_code_is_named() -> None:
     assert dangerous(seen.walk) == {("keras.layers", "Lambda")}
     plain = look((FIXTURES / "dense.keras").read_bytes(), "dense.keras")
     assert not plain.walk.imports
+    old = look((FIXTURES / "lambda.h5").read_bytes(), "lambda.h5")
+    assert dangerous(old.walk) == {("keras.layers", "Lambda")}
+    assert not look((FIXTURES / "latest.h5").read_bytes(), "latest.h5").walk.imports
 
 
 def test_database_without_its_last_pages() -> None:
