@@ -24,13 +24,15 @@ class Project:
     Args:
         base: Holds both; the project is made where absent.
         name: Base name of the project's folder, any bytes.
+        create: Whether to make the project; the bad run may have removed it.
     """
 
-    def __init__(self, base: Path, name: bytes = b"project") -> None:
+    def __init__(self, base: Path, name: bytes = b"project", *, create: bool = True) -> None:
         self.base = base
         self.root = base / os.fsdecode(name)
         self.store = base / "store"
-        self.root.mkdir(exist_ok=True)
+        if create:
+            self.root.mkdir(exist_ok=True)
 
     @property
     def path(self) -> bytes:

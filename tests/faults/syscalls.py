@@ -61,16 +61,17 @@ def counts(scenario: Scenario, state: State) -> Counter[str]:
         return Counter(call.name for call in calls)
 
 
-def all_faults(*, kills: int, errors: int, seed: int = 1) -> Iterator[Fault]:
+def all_faults(*, kills: int, errors: int, seed: int = 1, only: str = "") -> Iterator[Fault]:
     """Yield faults, so many kills and so many errors for each kind of call, at random places.
 
     Args:
         kills: Of each call, operation and state; where there are fewer calls, each of them.
         errors: As above.
         seed: Of the places.
+        only: What has to be in a state's name.
     """
     dice = random.Random(seed)
-    for state in STATES:
+    for state in (state for state in STATES if only in state.name):
         for scenario in SCENARIOS:
             if state.name not in _STATES or scenario.name not in _SCENARIOS:
                 continue
@@ -115,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.syscalls", description=__doc__)
     parser.add_argument("--long", action="store_true", help="thousands instead of hundreds")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--state", default="", help="only states with this in their name")
     asked = parser.parse_args(arguments)
     if why_not():
         say(f"SKIPPED: {why_not()}")
@@ -123,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kills, errors = (7, 4) if asked.long else (1, 1)
     wrong: list[str] = []
     done: Counter[str] = Counter()
-    for fault in all_faults(kills=kills, errors=errors, seed=asked.seed):
+    for fault in all_faults(kills=kills, errors=errors, seed=asked.seed, only=asked.state):
         found = judge_fault(fault)
         kind = "kills" if "SIGKILL" in fault.text else "errors"
         done["not reached" if found is None else kind] += 1
@@ -131,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             wrong.append(f"{fault}: {what}")
             say(f"WRONG {wrong[-1]}")
         if done.total() % 100 == 0:
-            say(f"{done.total()} faults, {len(wrong)} wrong")
+            counted = ", ".join(f"{count} {kind}" for kind, count in sorted(done.items()))
+            say(f"{counted}, {len(wrong)} wrong, {time.monotonic() - started:.0f} s")
     say(
         f"{done['kills']} kills, {done['errors']} errors, {done['not reached']} not reached,"
         f" {len(wrong)} wrong, {time.monotonic() - started:.0f} s"

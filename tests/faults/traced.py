@@ -110,7 +110,7 @@ def _main(verb: str, base: Path) -> int:
     from faults import cases  # noqa: PLC0415
     from rollback.errors import RollbackError  # noqa: PLC0415
 
-    project = Project(base)
+    project = Project(base, create=False)
     verbs = {scenario.name: scenario.verb for scenario in cases.SCENARIOS}
     try:
         verbs[verb](project)

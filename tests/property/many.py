@@ -96,7 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _notes(error: BaseException) -> str:
-    return "\n".join(getattr(error, "__notes__", []))
+    """Return what hypothesis says of an error: the example, of each where there are several."""
+    several = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return "\n".join([*getattr(error, "__notes__", []), *map(_notes, several)])
 
 
 if __name__ == "__main__":
