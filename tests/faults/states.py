@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from driving import Project, scratch_project
@@ -270,7 +270,29 @@ def _nearly_full() -> None:
     Store.free = lambda self: min(free(self), 14 << 20)  # type: ignore[method-assign]
 
 
-STATES = (
+def _more(make: Callable[[Project], None]) -> Callable[[Project], None]:
+    """Add what every state has, so that most places are reached in all of them."""
+
+    def made(project: Project) -> None:
+        make(project)
+        write(project, more__large=b"large " * 200_000, more__gone__file="f")
+
+    return made
+
+
+def _less(spoil: Callable[[Project], None]) -> Callable[[Project], None]:
+    """Spoil that, too, unless nothing is left."""
+
+    def spoilt(project: Project) -> None:
+        spoil(project)
+        if project.root.exists():
+            write(project, more__large=b"other " * 200_000, more__new__file="n")
+            shutil.rmtree(project.root / "more" / "gone")
+
+    return spoilt
+
+
+_STATES = (
     State("plain files", _plain, _spoil_plain),
     State("git repository", _repository, _spoil_repository),
     State("Python environment", _environment, _spoil_environment),
@@ -284,5 +306,8 @@ STATES = (
     State("store on another file system", _plain, _spoil_plain, apart=True),
     State("read-only folders, no rights", _read_only, _spoil_read_only, unprivileged=True),
     State("disk nearly full", _large, _spoil_large, prepare=_nearly_full),
+)
+STATES = tuple(
+    replace(state, make=_more(state.make), spoil=_less(state.spoil)) for state in _STATES
 )
 """Thirteen."""
