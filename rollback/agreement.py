@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from rollback.capture import capture_tree
+from rollback.capture import Captured, capture_tree
 from rollback.difference import Comparison, Pair, find_entry, metadata_differs
 from rollback.errors import RestoreIncomplete
 from rollback.failpoints import reach
@@ -63,12 +63,9 @@ class Verifier:
                     resolver = KeepingResolver(
                         root, writer, work, lambda: self.store.free() // 2, expect_known=True
                     )
-                    found = capture_tree(
-                        root, self.store.reader, resolver,
-                        update_index=True,
-                    )  # fmt: skip
+                    found = capture_tree(root, self.store.reader, resolver, update_index=True)
                     writer.settle()
-                    wrong += self._differences(plan, found.tree)
+                    wrong += self._differences(plan, found)
                 reach("restore.index")
                 writer.finish()
                 self._learn()
@@ -94,8 +91,11 @@ class Verifier:
                 if entry is not None and entry.ref:
                     self.store.catalog.learn_digest(entry.ref, digest)
 
-    def _differences(self, plan: TreePlan, tree: bytes) -> Iterator[str]:
-        target, root = plan.target, plan.target.root
+    def _differences(self, plan: TreePlan, found: Captured) -> Iterator[str]:
+        target, root, tree = plan.target, plan.target.root, found.tree
+        whole = target.present and not (self.work.selection.paths or self.work.selection.categories)
+        if whole and metadata_differs(found.meta, target.meta) and not self._noted(root, b""):
+            yield f"{os.fsdecode(root.path)} has another owner, mode, time or attribute"
         for pair in Comparison(self.store.reader.records, expand=True).compare(tree, target.tree):
             if not is_selected(root, pair.path, self.work.selection):
                 continue

@@ -127,9 +127,9 @@ class _Planner:
             self._sort(pair)
         plan.vanish = self.live.captured.present and not target.present and not self.partial
         if target.present and not self.partial:
+            self._mend_links()
             if self._anything() or metadata_differs(self.live.captured.meta, target.meta):
                 plan.touched[b""] = target.meta
-            self._mend_links()
         elif target.present:
             self._join_selected(pairs)
         self._touch_parents()
@@ -138,7 +138,8 @@ class _Planner:
 
     def _anything(self) -> bool:
         p = self.plan
-        return bool(p.removes or p.folders or p.makes or p.places or p.specials or p.lost)
+        changes = p.removes or p.folders or p.makes or p.places or p.specials or p.lost
+        return bool(changes or p.relinks or p.parts)
 
     def _sort(self, pair: Pair) -> None:
         old, new = pair.old, pair.new

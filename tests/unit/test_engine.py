@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from manifest import assert_back, manifest
 from rollback import atomic, failpoints
 from rollback.errors import NothingToDo, RestoreIncomplete, RollbackError, StoreUnusable
 from rollback.reports import Selection
+from rollback.restore import Restorer
 
 
 @pytest.fixture
@@ -237,3 +240,27 @@ def test_what_is_no_step_can_be_taken_back_too(project: Project) -> None:
     assert_back(spoilt, manifest(project.root))
     with pytest.raises(NothingToDo):
         project.undo()
+
+
+def test_a_second_name_of_a_database_leaves_the_time_of_the_root(project: Project) -> None:
+    """Parted from its new name by a rename in the root; the root's time is part of the state."""
+    (project.root / "a").mkdir()
+    with contextlib.closing(sqlite3.connect(project.root / "runs.db")) as database:
+        database.execute("CREATE TABLE t (x)")
+        database.commit()
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    os.link(project.root / "runs.db", project.root / "a" / "runs")
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+def test_the_root_itself_is_read_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its mode, owner and time are part of what a rollback declares to be back."""
+    taken = project.snapshot().snapshot
+    (project.root / "train.py").unlink()
+    monkeypatch.setattr(Restorer, "_apply_metadata", lambda *_: None)
+    with pytest.raises(RestoreIncomplete, match="another owner, mode, time"):
+        project.rollback(taken)
+    monkeypatch.undo()
+    project.recover()
