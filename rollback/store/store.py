@@ -32,6 +32,7 @@ _LITTLE = 1 << 20
 _T = TypeVar("_T")
 _RESTORES = ("rollback", "undo", "redo")
 _DAY_S = 86_400.0
+_TICK_S = 0.02
 _UNCLEAN = "unclean since"
 _DRILL = re.compile(rb"drill-(\d+)")
 _PACK = re.compile(rb"(\d{8})-[^.]+\.pack(\.tmp)?")
@@ -128,6 +129,8 @@ class Store:
             since: Unix time in seconds at which the operation that died or failed began.
         """
         before = self.unclean_since()
+        # The kernel stamps a file with the time of its last tick, which may be before that.
+        since -= _TICK_S
         self.catalog.set_value(_UNCLEAN, repr(since if before is None else min(before, since)))
 
     def unclean_since(self) -> float | None:

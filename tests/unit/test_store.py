@@ -252,3 +252,21 @@ def test_a_catalog_that_is_none_is_said(tmp_path: Path, content: bytes) -> None:
         return
     with pytest.raises(StoreCorrupt, match="catalog"):
         Store(tmp_path / "s", create=True)
+
+
+@pytest.mark.parametrize(("age_s", "stays"), [(0.01, False), (1.0, True)])
+def test_what_no_row_names_goes_if_it_is_no_older_than_what_died(
+    store: Store, age_s: float, *, stays: bool
+) -> None:
+    """A file's time is that of the kernel's last tick: it may be a little older than its maker."""
+    folder = store.path / "links" / "ab"
+    folder.mkdir(parents=True)
+    unknown, foreign = folder / ("ab" * 32), folder / "notes.txt"
+    unknown.touch()
+    foreign.touch()
+    with store.catalog.transaction():
+        store.note_unclean(unknown.stat().st_ctime + age_s)
+    store.sweep()
+    assert unknown.exists() is stays
+    assert foreign.exists()
+    assert store.unclean_since() is None
