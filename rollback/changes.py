@@ -43,7 +43,7 @@ def describe_changes(store: Store, old: Snapshot, new: Snapshot | None) -> list[
         elif new is None:
             changes += _live_changes(store, state)
         else:
-            changes += _state_changes(state, state_named(new, state.resource, state.name))
+            changes += _state_changes(store, state, state_named(new, state.resource, state.name))
     if new is not None:
         before = {(state.resource, state.name) for state in old.states}
         for state in new.states:
@@ -234,11 +234,11 @@ def _of_state(old: ResourceState, found: StateChange) -> Change:
     )
 
 
-def _state_changes(old: ResourceState, new: ResourceState | None) -> Iterator[Change]:
+def _state_changes(store: Store, old: ResourceState, new: ResourceState | None) -> Iterator[Change]:
     from rollback.resources.sqlite import describe_change  # noqa: PLC0415 - a plug
 
     if new is None or old.data.get("blobs") != new.data.get("blobs"):
-        found = describe_change(old, new)
+        found = describe_change(old, new, _vault(store))
         if found is not None:
             yield _of_state(old, found)
 
@@ -247,7 +247,7 @@ def _added_state(store: Store, state: ResourceState) -> Iterator[Change]:
     if not is_tree(state):
         from rollback.resources.sqlite import describe_change  # noqa: PLC0415 - a plug
 
-        found = describe_change(None, state)
+        found = describe_change(None, state, _vault(store))
         if found is not None:
             yield replace(_of_state(state, found), old_bytes=None)
         return

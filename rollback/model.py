@@ -89,12 +89,15 @@ class TableChange:
         name: The table's.
         old_rows: Rows before; None where there was no such table, or nobody counted.
         new_rows: Rows after; None likewise.
+        rewritten: Rows with values that no row had before, where the number is the same; None
+            where it is another, or nobody looked.
     """
 
     action: str
     name: str
     old_rows: int | None = None
     new_rows: int | None = None
+    rewritten: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

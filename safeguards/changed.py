@@ -58,7 +58,13 @@ def changed_data(difference: Difference) -> dict[str, Any]:
 def tables_data(change: Change) -> list[dict[str, Any]]:
     """Return the tables of a database that differ, as JSON."""
     return [
-        {"name": t.name, "action": t.action, "old_rows": t.old_rows, "new_rows": t.new_rows}
+        {
+            "name": t.name,
+            "action": t.action,
+            "old_rows": t.old_rows,
+            "new_rows": t.new_rows,
+            "rewritten": t.rewritten,
+        }
         for t in change.tables[:_MOST]
     ]
 

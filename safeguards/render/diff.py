@@ -123,11 +123,17 @@ def _painted(
 
 
 def _table(table: TableChange) -> tuple[str, ...]:
-    return (MARKS[table.action], f"table {table.name}", rows_text(table.old_rows, table.new_rows))
+    return (
+        MARKS[table.action],
+        f"table {table.name}",
+        rows_text(table.old_rows, table.new_rows, table.rewritten),
+    )
 
 
-def rows_text(old: int | None, new: int | None) -> str:
+def rows_text(old: int | None, new: int | None, rewritten: int | None = None) -> str:
     """Return the rows of a table before and after, as far as they were counted."""
+    if rewritten is not None and new is not None:
+        return f"{count_text(new, 'row')}, {rewritten:,} with other values"
     if old is not None and new is not None:
         return f"{old:,} → {count_text(new, 'row')}"
     known = new if old is None else old

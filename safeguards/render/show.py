@@ -101,7 +101,7 @@ def _changed(changed: Any) -> list[str]:
         return []
     rows = [
         (MARKS.get(table["action"], "?"), f"{database['name']}: {table['name']}",
-         rows_text(table["old_rows"], table["new_rows"]))
+         rows_text(table["old_rows"], table["new_rows"], table.get("rewritten")))
         for database in changed.get("databases", ())
         for table in database["tables"]
     ]  # fmt: skip

@@ -161,7 +161,7 @@ def _changed(changed: Any) -> str:
         return ""
     rows = [
         _change_row(table["action"], f"{database['name']}: table {table['name']}",
-                    rows_text(table["old_rows"], table["new_rows"]))
+                    rows_text(table["old_rows"], table["new_rows"], table.get("rewritten")))
         for database in changed.get("databases", ())
         for table in database["tables"]
     ]  # fmt: skip
@@ -266,7 +266,7 @@ def _changes(subject: Subject) -> str:
         detail = ", ".join(filter(None, (sizes(change), change.detail)))
         rows.append(_change_row(change.action, change.path, detail))
         rows += [
-            _change_row(t.action, f"table {t.name}", rows_text(t.old_rows, t.new_rows))
+            _change_row(t.action, f"table {t.name}", rows_text(t.old_rows, t.new_rows, t.rewritten))
             for t in (change.tables if change.action == "modified" else ())
         ]
     rows += [

@@ -16,7 +16,7 @@ import pytest
 
 from rollback.errors import DrillFailed, RestoreIncomplete, StoreCorrupt
 from rollback.model import ResourceState, TableChange
-from rollback.resources.sqlite import SqliteResource, describe_change, is_sqlite
+from rollback.resources.sqlite import SqliteResource, comparing, describe_change, is_sqlite
 from vault import FolderVault
 
 Spoil = Callable[[Path], None]
@@ -492,22 +492,65 @@ def test_facts_and_changes(database: Path, vault: FolderVault) -> None:
     }
     change(database)
     after = take(database, vault)
-    found = describe_change(state, after)
+    found = describe_change(state, after, vault)
     assert found is not None
     assert (found.action, found.detail) == ("modified", "alembic aaaa → bbbb")
     assert found.tables == (
+        TableChange("modified", "alembic_version", 1, 1, 1),
         TableChange("added", "evil", None, 0),
         TableChange("modified", "runs", 300, 5),
     )
     assert SqliteResource.from_state(state).difference(state, vault) == found
-    assert describe_change(state, state) is None
+    assert describe_change(state, state, vault) is None
     (step,) = SqliteResource.from_state(state).plan(state, vault)
     assert (step.action, step.bytes) == ("database", state.bytes)
     assert step.detail == "gone table evil, runs: 5 → 300 rows, alembic bbbb → aaaa"
     to_wal(database)
-    same = describe_change(after, take(database, vault))
+    same = describe_change(after, take(database, vault), vault)
     assert same is not None
     assert same.detail.startswith("same content")
+
+
+def test_other_values_in_as_many_rows_are_seen(database: Path, vault: FolderVault) -> None:
+    """Live and between two states; a table with other columns is not guessed at."""
+    db = sqlite3.connect(database)
+    db.execute("CREATE TABLE metrics (key TEXT, value REAL)")
+    db.executemany("INSERT INTO metrics VALUES (?, ?)", [(f"m{n}", n) for n in range(9)])
+    db.execute("CREATE TABLE untouched (x)")
+    db.execute("INSERT INTO untouched VALUES (1)")
+    db.commit()
+    state = take(database, vault)
+    db.execute("UPDATE metrics SET value = 0 WHERE value > 5")
+    db.execute("ALTER TABLE untouched ADD COLUMN y")
+    db.commit()
+    db.close()
+    before = listing(database.parent)
+    live = SqliteResource.from_state(state).difference(state, vault)
+    assert listing(database.parent) == before
+    assert live is not None
+    assert live.tables == (TableChange("modified", "metrics", 9, 9, 3),)
+    assert live.detail == ""
+    assert describe_change(state, take(database, vault), vault) == live
+    assert list(Path(vault.scratch).iterdir()) == []
+
+
+def test_a_large_database_is_told_by_its_counts(
+    database: Path, vault: FolderVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one whose rows cannot be compared in time: what is counted is said all the same."""
+    state = take(database, vault)
+    db = sqlite3.connect(database)
+    db.execute("UPDATE runs SET id = id + 1000")
+    db.commit()
+    db.close()
+    resource = SqliteResource.from_state(state)
+    full = resource.difference(state, vault)
+    assert full is not None
+    assert [(t.name, t.rewritten) for t in full.tables] == [("runs", 300)]
+    monkeypatch.setattr(comparing, "MOST_BYTES", 1)
+    small = resource.difference(state, vault)
+    assert small is not None
+    assert (small.tables, small.detail) == ((), "other content, same tables and row counts")
 
 
 def test_names_of_tables_never_reach_the_terminal_raw(database: Path, vault: FolderVault) -> None:

@@ -102,7 +102,7 @@ def facts(connection: sqlite3.Connection, image: Image) -> Facts:
     size = int.from_bytes(header[16:18], "big") if header else 0
     tables: dict[str, int | None] = {}
     version, revision = 0, None
-    with contextlib.suppress(sqlite3.Error), _time_limit(connection, FACTS_S):
+    with contextlib.suppress(sqlite3.Error), time_limit(connection, FACTS_S):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         listed = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%'"
@@ -123,7 +123,7 @@ def facts(connection: sqlite3.Connection, image: Image) -> Facts:
 def check(connection: sqlite3.Connection, *, limit_s: float | None = None) -> str:
     """Return ``ok``, ``unchecked`` where the time did not suffice, or what is damaged."""
     try:
-        with _time_limit(connection, limit_s):
+        with time_limit(connection, limit_s):
             row = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
         # Out of time, or a module or collation that only the owner's program has.
@@ -163,7 +163,8 @@ def _count(connection: sqlite3.Connection, table: str) -> int | None:
 
 
 @contextlib.contextmanager
-def _time_limit(connection: sqlite3.Connection, limit_s: float | None) -> Iterator[None]:
+def time_limit(connection: sqlite3.Connection, limit_s: float | None) -> Iterator[None]:
+    """Make queries fail with SQLITE_INTERRUPT once the time is over; None is no limit."""
     if limit_s is None:
         yield
         return

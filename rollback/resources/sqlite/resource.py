@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from rollback.errors import DrillFailed, RestoreIncomplete, StoreCorrupt
 from rollback.model import Category, ResourceState, Skip, Step
 from rollback.resources.base import Rehearsal, StateChange, Vault
 from rollback.resources.sqlite import connection as sql
+from rollback.resources.sqlite.comparing import CopyTo, with_rewritten
 from rollback.resources.sqlite.describing import compare_records, describe_records
 from rollback.resources.sqlite.files import Files, image_of
 from rollback.resources.sqlite.holders import describe, holders
@@ -134,10 +135,22 @@ class SqliteResource:
             return None
         live = self._live(record, vault)
         if _differs(record, live):
-            return compare_records(record, live)
+            change = compare_records(record, live)
+            return with_rewritten(change, record, live, self._copies(record, vault), vault.scratch)
         if record.mode is Mode.ABSENT or live.meta == record.meta:
             return None
         return StateChange("metadata", new_bytes=live.size)
+
+    def _copies(self, record: Record, vault: Vault) -> Callable[[str], tuple[str, str]]:
+        """Return what makes copies of a recorded state and of the present one."""
+
+        def make(folder: str) -> tuple[str, str]:
+            after = os.path.join(folder, "after")
+            with _opened(self._path) as files:
+                Reader(files, CopyTo(after), vault.scratch, self.wait_s).read()
+            return _kept(record, vault, folder), after
+
+        return make
 
     def restore(self, state: ResourceState, vault: Vault) -> tuple[Skip, ...]:
         """Make the live database equal `state`; killed at any moment, call it again.
@@ -323,12 +336,15 @@ class SqliteResource:
         )  # fmt: skip
 
 
-def describe_change(old: ResourceState | None, new: ResourceState | None) -> StateChange | None:
+def describe_change(
+    old: ResourceState | None, new: ResourceState | None, vault: Vault
+) -> StateChange | None:
     """Return what happened between two states of a database: tables, rows, schema revision.
 
     Args:
         old: The state before; None where nothing is known of it, which counts as absent.
         new: The state after; None likewise.
+        vault: Where their content is.
 
     Returns:
         None where nothing differs.
@@ -338,7 +354,27 @@ def describe_change(old: ResourceState | None, new: ResourceState | None) -> Sta
     after = nothing if new is None else _record(new)
     if before.is_exactly(after) and before.meta == after.meta:
         return None
-    return compare_records(before, after)
+
+    def copies(folder: str) -> tuple[str, str]:
+        return _kept(before, vault, folder), _kept(after, vault, folder, "after")
+
+    change = compare_records(before, after)
+    return with_rewritten(change, before, after, copies, vault.scratch)
+
+
+def _kept(record: Record, vault: Vault, folder: str, name: str = "before") -> str:
+    """Write the recorded main file into a folder and return its path.
+
+    Raises:
+        OSError: It cannot be written, or the vault does not have it any more.
+    """
+    path = os.path.join(folder, name)
+    with open(path, "xb") as target:
+        try:
+            vault.copy_to(record.blob, target)
+        except StoreCorrupt as error:
+            raise OSError(errno.EIO, str(error), path) from error
+    return path
 
 
 class _Keep:
