@@ -71,7 +71,7 @@ def test_the_run_itself_says_it(tracked: Guard) -> None:
     assert changed["files"] == {"added": 2, "modified": 1}
     (database,) = changed["databases"]
     assert (database["name"], database["tables_total"]) == ("mlflow.db", 2)
-    runs = {"name": "runs", "action": "modified", "old_rows": 12, "new_rows": 11}
+    runs = {"name": "runs", "action": "modified", "old_rows": 12, "new_rows": 11, "rewritten": None}
     assert runs in database["tables"]
 
 
