@@ -185,11 +185,29 @@ def peers(place: Path) -> list[Restic | Borg]:
     return [kind(place) for kind in (Restic, Borg) if shutil.which(kind.name)]
 
 
+def _warm_up(folder: Path, scratch: Path) -> None:
+    """Read a tree and write it once for nothing.
+
+    A virtual machine gets the memory of its page cache at the first write, which would be counted
+    to whoever comes first.
+    """
+    copy = scratch / "warm"
+    run("cp", "-a", str(folder), str(copy))
+    shutil.rmtree(copy)
+    run("sh", "-c", f"cat $(find {folder} -type f | head -100000) >/dev/null; sync")
+
+
+def _change(folder: Path) -> None:
+    """Change 1 %, and leave nothing of it or of earlier work for others to write out."""
+    change_one_percent(folder)
+    os.sync()
+
+
 def trees(table: Table, title: str, folder: Path, scratch: Path, *, small: bool) -> None:
     """Measure one tree: first, again, 1 % changed, put back, full restore."""
     place = scratch / f"stores-{title}"
     place.mkdir()
-    run("sh", "-c", f"cat $(find {folder} -type f | head -100000) >/dev/null; sync")
+    _warm_up(folder, scratch)
     others = peers(place)
     guard = Guard(folder, place / "guard")
     seconds, added, first = guard.snapshot()
@@ -210,17 +228,17 @@ def trees(table: Table, title: str, folder: Path, scratch: Path, *, small: bool)
         table.add(f"{title}: again", other.name, other.backup(folder))
     if small:
         table.add(f"{title}: again", "git status", run("git", "status", "-s", environ=environ))
-        change_one_percent(folder)
+        _change(folder)
         table.add(f"{title}: put back after 1 %", "guard", guard.rollback(first))
-        change_one_percent(folder)
+        _change(folder)
         seconds = run("rsync", "-a", "--delete", f"{copy}/", f"{folder}/")
         table.add(f"{title}: put back after 1 %", "rsync -a --delete", seconds)
         for other in others:
-            change_one_percent(folder)
+            _change(folder)
             table.add(f"{title}: put back after 1 %", other.name, other.restore(folder))
             run("rsync", "-a", "--delete", f"{copy}/", f"{folder}/")
         guard.snapshot()
-        change_one_percent(folder)
+        _change(folder)
         table.add(f"{title}: 1 % changed", "guard", guard.snapshot()[0])
         for other in others:
             table.add(f"{title}: 1 % changed", other.name, other.backup(folder))
