@@ -333,6 +333,7 @@ class _Planner:
                 together = self.target.links[int(key)]
                 if together not in self.plan.relinks:
                     self.plan.relinks.append(together)
+                    self._touch(together)
                 continue
             seen.append(key)
             wanted = find_entry(self.live.load, self.target.tree, path)

@@ -264,3 +264,24 @@ def test_the_root_itself_is_read_again(project: Project, monkeypatch: pytest.Mon
         project.rollback(taken)
     monkeypatch.undo()
     project.recover()
+
+
+def test_names_that_belong_together_again_leave_the_times_of_their_folders(
+    project: Project,
+) -> None:
+    """One of three names got a file of its own; the undo takes that back, names in `models` too."""
+    (project.root / "alone").write_text("")
+    os.link(project.root / "alone", project.root / "two")
+    os.link(project.root / "alone", project.root / "models/three")
+    taken = project.snapshot().snapshot
+    info = (project.root / "alone").stat()
+    (project.root / "alone").unlink()
+    (project.root / "alone").write_text("")
+    os.utime(project.root / "alone", ns=(info.st_atime_ns, info.st_mtime_ns))
+    apart = manifest(project.root)
+    project.rollback(taken)
+    together = manifest(project.root)
+    project.undo()
+    assert_back(apart, manifest(project.root))
+    project.redo()
+    assert_back(together, manifest(project.root))
