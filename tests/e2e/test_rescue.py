@@ -67,6 +67,8 @@ def _install_guard(environment: Path) -> None:
             installed / package, site / package, ignore=shutil.ignore_patterns("__pycache__")
         )
     shutil.copy(mlguard_launcher.__file__, site)
+    # Python would make these while guard starts, which touches the folders that they lie in.
+    subprocess.run([sys.executable, "-m", "compileall", "-q", site], check=True)
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     script = environment / "bin" / "guard"
     script.write_text(f"#!{environment}/bin/python\nfrom mlguard_launcher import main\n\nmain()\n")
