@@ -271,7 +271,7 @@ def test_names_that_belong_together_again_leave_the_times_of_their_folders(
 ) -> None:
     """One of three names got a file of its own; the undo takes that back, names in `models` too."""
     (project.root / "alone").write_text("")
-    os.link(project.root / "alone", project.root / "two")
+    os.link(project.root / "alone", project.root / "both")
     os.link(project.root / "alone", project.root / "models/three")
     taken = project.snapshot().snapshot
     info = (project.root / "alone").stat()
