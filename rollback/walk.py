@@ -16,7 +16,7 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from rollback.errors import CaptureFailed
@@ -176,18 +176,18 @@ class Walker:
                 entered[path] = walker._enter(folders.open(folder), folder, name)
         return Survey(entered, walker._pending, walker._unresolved, walker.found)
 
-    def _surveyed(self, path: bytes) -> Entered:
-        """Return what the scout found of a folder, None where that is not known."""
+    def _surveyed(self, path: bytes) -> Mapping[bytes, Entered]:
+        """Return what the scout found, empty where it was not sent to a folder or is lost."""
         if self._scout is None or path not in self._scout.paths:
-            return None
+            return {}
         survey, news = self._scout.survey()
         if survey is None:
-            return None
+            return {}
         if news:
             self.found.add(survey.found)
             self._pending += survey.pending
             self._unresolved += survey.unresolved
-        return survey.entered.get(path)
+        return survey.entered
 
     def _walk(self, fd: int, path: bytes) -> bytes | Folder:
         names, infos = self._list(fd, path)
@@ -247,9 +247,10 @@ class Walker:
         return set(outside)
 
     def _enter(self, fd: int, path: bytes, name: bytes) -> Entered:
-        surveyed = self._surveyed(join(path, name))
-        if surveyed is not None:
-            return surveyed
+        here = join(path, name)
+        surveyed = self._surveyed(here)
+        if here in surveyed:
+            return surveyed[here]
         try:
             child = open_folder(fd, name)
         except FileNotFoundError:

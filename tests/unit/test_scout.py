@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from driving import Project
 from manifest import assert_back, manifest
 from rollback import parallel, scout, walk
+from rollback.folders import open_folder
 from rollback.scout import far_half
 from rollback.walk import Survey, Walker
 
@@ -172,3 +173,20 @@ def test_a_walk_that_fails_leaves_no_scout_behind(
     assert children
     with pytest.raises(ChildProcessError):
         os.waitpid(children[0], 0)
+
+
+def test_a_folder_that_was_shut_is_named_once(
+    project: Project, surveys: list[Survey | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scout says so, and nobody tries again."""
+
+    def shut(parent: int, name: bytes) -> int:
+        if name == b"f":
+            raise PermissionError(13, "Permission denied")
+        return open_folder(parent, name)
+
+    monkeypatch.setattr(walk, "open_folder", shut)
+    skipped = [skip.what for skip in project.snapshot().snapshot.skipped]
+    assert surveys[-1] is not None
+    assert b"f" in surveys[-1].entered
+    assert skipped.count(str(project.root / "f")) == 1
