@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,20 @@ _GITCONFIG = """\
 [protocol "file"]
 	allow = always
 """
+
+
+def hear_signals() -> None:
+    """Take back what `nohup` and a shell's background made deaf, and what commands would inherit.
+
+    Tests press Ctrl-C and hang up; whoever starts them that way would see guard fail.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            interrupts = number is signal.SIGINT
+            signal.signal(number, signal.default_int_handler if interrupts else signal.SIG_DFL)
+
+
+hear_signals()
 
 
 @pytest.fixture(autouse=True)
