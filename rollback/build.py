@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Self
 
 from rollback.folders import cached, join, open_folder, split
 from rollback.metadata import make_special, set_metadata
 from rollback.model import Entry, Kind
-from rollback.parallel import cores, fork_map, share_out
+from rollback.parallel import Workers, cores, share_out
 from rollback.reading import SMALL
 from rollback.store.blobs import BlobReader
-from rollback.store.catalog import BlobKind, Catalog
+from rollback.store.catalog import BlobKind
 from rollback.walk import open_root
 from rollback.writing import Built, FileJob, Linking, write_files, write_large
 
@@ -38,25 +37,32 @@ class TreeBuilder:
         reader: The store.
         target: Absolute path of the folder.
         linking: What is known of linked files.
+        prove: Whether content is hashed before it is written; else the caller reads all again.
 
     Attributes:
         shared: Large blobs whose inode was given away, for want of space.
     """
 
-    def __init__(self, reader: BlobReader, target: bytes, linking: Linking) -> None:
+    def __init__(
+        self, reader: BlobReader, target: bytes, linking: Linking, *, prove: bool = True
+    ) -> None:
         self.reader = reader
         self.target = target
         self.linking = linking
+        self.prove = prove
         self.shared: set[bytes] = set()
         self.built = Built()
         self._jobs: list[FileJob] = []
         self._folders: list[tuple[bytes, Entry]] = []
+        self._writing: tuple[Workers[list[FileJob], Built], list[FileJob]] | None = None
         self._fd = open_root(target)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._writing is not None:
+            self._writing[0].abandon()
         os.close(self._fd)
 
     def add_tree(self, tree: bytes, path: bytes, choose: Choose | None = None) -> None:
@@ -87,7 +93,7 @@ class TreeBuilder:
                 self.shared.add(entry.ref)
             self._jobs.append(FileJob(path, entry, place, linkable))
             if len(self._jobs) >= _BATCH:
-                self.write()
+                self._begin()
         elif entry.kind not in (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET):
             self._make_special(path, entry)
 
@@ -104,7 +110,13 @@ class TreeBuilder:
         self.add_tree(entry.ref, path, choose)
 
     def write(self) -> None:
-        """Write the planned files, verified."""
+        """Write the planned files, and wait for all that was begun."""
+        self._begin()
+        self._wait()
+
+    def _begin(self) -> None:
+        """Begin to write the planned files; many are written by processes of their own."""
+        self._wait()
         jobs, self._jobs = self._jobs, []
         large = [job for job in jobs if job.entry.size >= SMALL and not job.link]
         small = [job for job in jobs if job.entry.size < SMALL or job.link]
@@ -112,23 +124,36 @@ class TreeBuilder:
         many = len(small) > FORK_FILES or sum(sizes) > FORK_BYTES
         runs = share_out(sizes, cores() if many else 1, _FILE_COST) if small else []
         parts = [[small[i] for i in run] for run in runs]
+        apart = len(parts) > 1
+        self._writing = (
+            Workers(self._write_apart if apart else self._write, parts, apart=apart),
+            large,
+        )
 
-        def others() -> None:
-            for built in self._write_large(large):
-                self.built.add(built)
-
-        if many and len(parts) > 1:
-            folder, path = self.reader.folder, self.reader.catalog.path
-            answers = fork_map(
-                lambda _, part: _write_apart((folder, path), self.target, part, self.linking),
-                parts,
-                others,
-            )
-        else:
-            others()
-            answers = [write_files(self.reader, self.target, p, self.linking) for p in parts]
-        for built in answers:
+    def _wait(self) -> None:
+        """Wait for what was begun."""
+        if self._writing is None:
+            return
+        workers, large = self._writing
+        for built in self._write_large(large):
             self.built.add(built)
+        for built in workers.results():
+            self.built.add(built)
+        self._writing = None
+
+    def _write(self, _number: int, jobs: list[FileJob]) -> Built:
+        return write_files(self.reader, self.target, jobs, self.linking, prove=self.prove)
+
+    def _write_apart(self, _number: int, jobs: list[FileJob]) -> Built:
+        """Write files in a process of its own, with its own handles on the store."""
+        # Files get their mode when they are created: nobody else runs in this process.
+        os.umask(0)
+        reader = self.reader.reopened()
+        try:
+            return write_files(reader, self.target, jobs, self.linking, prove=self.prove)
+        finally:
+            reader.close()
+            reader.catalog.close()
 
     def link_groups(self, groups: Iterable[list[bytes]]) -> None:
         """Make each group of paths one file again; the first that exists leads."""
@@ -143,8 +168,7 @@ class TreeBuilder:
 
     def finish(self) -> None:
         """Write what is still planned, then set the metadata of folders, deepest first."""
-        if self._jobs:
-            self.write()
+        self.write()
         with cached(self._fd) as folders:
             for path, entry in reversed(self._folders):
                 folder, name = split(path)
@@ -163,12 +187,12 @@ class TreeBuilder:
 
         def write(job: FileJob) -> Built:
             with cached(self._fd) as folders:
-                return write_large(self.reader.folder, folders, job, self.linking)
+                return write_large(self.reader.folder, folders, job, self.linking, prove=self.prove)
 
         with ThreadPoolExecutor(max_workers=cores()) as pool:
             answers = list(pool.map(write, loose))
         rest = [job for job in large if job.place.kind not in (BlobKind.LOOSE, BlobKind.INODE)]
-        return iter([*answers, write_files(self.reader, self.target, rest, self.linking)])
+        return iter([*answers, self._write(0, rest)])
 
     def _make_folder(self, path: bytes) -> None:
         folder, name = split(path)
@@ -206,19 +230,3 @@ class TreeBuilder:
                 source, name, src_dir_fd=sources.open(source_folder),
                 dst_dir_fd=folders.open(folder), follow_symlinks=False,
             )  # fmt: skip
-
-
-def _write_apart(
-    store: tuple[bytes, Path], target: bytes, jobs: list[FileJob], linking: Linking
-) -> Built:
-    """Write files in a process of its own, with its own handles on the store."""
-    folder, catalog = store
-    # Files get their mode when they are created: nobody else runs in this process.
-    os.umask(0)
-    own = Catalog(catalog, writable=False)
-    reader = BlobReader(folder, own)
-    try:
-        return write_files(reader, target, jobs, linking)
-    finally:
-        reader.close()
-        own.close()

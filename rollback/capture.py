@@ -49,11 +49,28 @@ class Job:
         return self.folder.infos[self.index]
 
 
+def _nothing() -> None:
+    """Do nothing: what was resolved at once cannot be abandoned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolving:
+    """Files that are being resolved, perhaps by other processes.
+
+    Attributes:
+        finish: Returns what became of each file, in order; waits for it.
+        abandon: Ends what still runs; may be called at any time, more than once.
+    """
+
+    finish: Callable[[], list[Kept]]
+    abandon: Callable[[], None] = _nothing
+
+
 class Resolver(Protocol):
     """Decides what becomes of files that changed, and where trees go."""
 
-    def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
-        """Return what became of each file, in order."""
+    def begin(self, root_fd: int, jobs: list[Job]) -> Resolving:
+        """Start to resolve files; the walk goes on meanwhile."""
 
     def add_tree(self, records: list[bytes]) -> bytes:
         """Keep a directory of sorted records and return its id."""
@@ -114,9 +131,12 @@ def capture_tree(
     builder.horizon_ns = walker.horizon_ns
     try:
         builder.root_fd = fd
-        tree = walker.walk(fd)
+        walked = walker.walk(fd)
+        builder.finish()
+        tree = walked.tree if isinstance(walked, Folder) else walked
         meta = bare(b"root", Kind.DIRECTORY, os.fstat(fd))
     finally:
+        builder.abandon()
         os.close(fd)
     found = walker.found
     if update_index:
@@ -159,8 +179,11 @@ class _Builder:
         self.databases: list[bytes] = []
         self.skips: list[Skip] = []
         self.read = 0
+        self._batch: tuple[list[Folder], list[Job], Resolving] | None = None
 
     def flush(self, folders: list[Folder]) -> None:
+        """Take over folders, in an order in which they can be built; that happens later."""
+        before = self._resolved()
         jobs = [
             Job(folder, index, join(folder.path, folder.names[index]))
             for folder in folders
@@ -168,14 +191,37 @@ class _Builder:
             if entry is None
         ]
         self.read += len(jobs)
-        for job, kept in zip(jobs, self.resolver.resolve(self.root_fd, jobs), strict=True):
+        self._batch = folders, jobs, self.resolver.begin(self.root_fd, jobs)
+        self._build_all(before)
+
+    def finish(self) -> None:
+        """Build what was taken over: from now on each folder has its tree."""
+        self._build_all(self._resolved())
+
+    def abandon(self) -> None:
+        """End what still runs for this capture."""
+        if self._batch is not None:
+            self._batch[2].abandon()
+
+    def _resolved(self) -> list[Folder]:
+        """Wait for the files of the folders that were taken over before, and return these."""
+        if self._batch is None:
+            return []
+        folders, jobs, resolving = self._batch
+        for job, kept in zip(jobs, resolving.finish(), strict=True):
             self._fill(job, kept)
+        self._batch = None
+        return folders
+
+    def _build_all(self, folders: list[Folder]) -> None:
         rows = []
         for folder in folders:
             self._build(folder)
             if self.update_index:
                 rows.append(index_row(self.root.name, folder, self.horizon_ns))
         self.db.executemany("INSERT OR REPLACE INTO live VALUES (?,?,?,?,?,?,?)", rows)
+        for folder in folders:
+            folder.shed()
 
     def forget(self, gone: list[bytes]) -> None:
         """Remove folders that are no more, and all below them, from the index."""

@@ -6,12 +6,11 @@ import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
-from rollback.capture import Job, watched
+from rollback.capture import Job, Resolving, watched
 from rollback.folders import FolderCache, cached, split
 from rollback.model import Kind, Policy
-from rollback.parallel import cores, fork_map, share_out
+from rollback.parallel import cores
 from rollback.reading import (
     SMALL,
     Kept,
@@ -19,17 +18,12 @@ from rollback.reading import (
     hash_file,
     keep_large,
     keep_link,
-    keep_small,
 )
 from rollback.resources.base import Root
+from rollback.smallfiles import SmallFiles
 from rollback.store.blobs import BlobWriter
 from rollback.store.catalog import Catalog, Place
 from rollback.walk import has_sqlite_magic
-
-FORK_FILES = 1_500
-FORK_BYTES = 48 << 20
-FILE_COST = 60_000
-"""What opening a file costs, expressed in bytes of hashing."""
 
 
 class KeepingResolver:
@@ -64,8 +58,9 @@ class KeepingResolver:
         """Keep a directory of sorted records and count what it refers to."""
         return self.writer.add_tree(records)
 
-    def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
-        """Keep each file: small ones packed, large ones as files, others by a link."""
+    def begin(self, root_fd: int, jobs: list[Job]) -> Resolving:
+        """Start to keep files: small ones packed, large ones as files, others by a link."""
+        self.writer.spill()
         results: list[Kept | None] = [None] * len(jobs)
         small: list[int] = []
         large: list[int] = []
@@ -87,16 +82,26 @@ class KeepingResolver:
                 room -= _stored_size(job.info)
                 (small if size < SMALL else large).append(index)
         small.sort()
+        reading = self._read_small(small, jobs)
 
-        def others() -> None:
+        def finish() -> list[Kept]:
             with cached(root_fd) as folders:
                 self._link(folders, jobs, link, results)
             self._copy_large(root_fd, jobs, large, results)
+            self._take_small(reading, small, results)
+            unlinked = [index for index in link if results[index] is None]
+            self._take_small(self._read_small(unlinked, jobs), unlinked, results)
+            return [kept or Kept(Kind.UNPROTECTED, note="it is gone") for kept in results]
 
-        self._copy_small(small, jobs, results, others)
-        unlinked = [index for index in link if results[index] is None]
-        self._copy_small(unlinked, jobs, results, lambda: None)
-        return [kept or Kept(Kind.UNPROTECTED, note="it is gone") for kept in results]
+        return Resolving(finish, reading.abandon)
+
+    def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
+        """Keep files and return what became of each, in order."""
+        begun = self.begin(root_fd, jobs)
+        try:
+            return begun.finish()
+        finally:
+            begun.abandon()
 
     def _can_link(self, root_fd: int) -> bool:
         if self._same_device is None:
@@ -159,51 +164,39 @@ class KeepingResolver:
                     results[index] = kept
         return [index for index in large if results[index] is None]
 
-    def _copy_small(
-        self,
-        small: list[int],
-        jobs: list[Job],
-        results: list[Kept | None],
-        meanwhile: Callable[[], None],
-    ) -> None:
-        sizes = [jobs[i].info.st_size for i in small]
-        many = len(small) > FORK_FILES or sum(sizes) > FORK_BYTES
-        runs = share_out(sizes, cores() if many else 1, FILE_COST) if small else []
-        parts = [self._small_jobs([jobs[small[i]].path for i in run]) for run in runs]
-        if many and len(parts) > 1:
-            known = _known_in(self.writer)
-            for part in parts:
-                part.knows = known
-            answers = fork_map(_keep_numbered, parts, meanwhile)
-        else:
-            answers = [_keep_numbered(n, part) for n, part in enumerate(parts)]
-            meanwhile()
-        for run, (packs, kept) in zip(runs, answers, strict=True):
-            numbers = [self.writer.add_pack(name, length) for name, length in packs]
-            for position, one in zip(run, kept, strict=True):
-                results[small[position]] = self._place(one, numbers)
+    def _read_small(self, small: list[int], jobs: list[Job]) -> SmallFiles:
+        known = _known_in(self.writer)
 
-    def _small_jobs(self, paths: list[bytes]) -> SmallJobs:
-        return SmallJobs(
-            self.root.path,
-            paths,
-            os.path.join(self.writer.folder, b"packs"),
-            f"{self.writer.stem}-{self.writer.next_number()}",
-            self.root.find_databases,
-            self.writer.knows,
-        )
+        def tell(part: list[Job], apart: bool) -> SmallJobs:  # noqa: FBT001 - told by position
+            return SmallJobs(
+                self.root.path,
+                [job.path for job in part],
+                [job.info for job in part],
+                os.path.join(self.writer.folder, b"packs"),
+                f"{self.writer.stem}-{self.writer.next_number()}",
+                self.root.find_databases,
+                known if apart else self.writer.knows,
+            )
+
+        return SmallFiles([jobs[i] for i in small], tell)
+
+    def _take_small(
+        self, reading: SmallFiles, small: list[int], results: list[Kept | None]
+    ) -> None:
+        indexes = iter(small)
+        for packs, part in reading.results():
+            numbers = [self.writer.add_pack(name, length) for name, length in packs]
+            for kept in part:
+                results[next(indexes)] = self._place(Kept(*kept), numbers)
 
     def _place(self, kept: Kept, packs: list[int]) -> Kept:
-        if kept.place is not None:
-            place = Place(kept.place.kind, packs[kept.pack], kept.place.offset, kept.place.length)
-            if not self.writer.knows(kept.ref):
-                self.writer.new_bytes += place.length
-            self.writer.add_row(kept.ref, place)
-        return kept
-
-
-def _keep_numbered(number: int, jobs: SmallJobs) -> tuple[list[tuple[str, int]], list[Kept]]:
-    return keep_small(replace(jobs, stem=f"{jobs.stem}-{number}"))
+        if kept.place is None:
+            return kept
+        kind, _, offset, length = kept.place
+        place = Place(kind, packs[kept.pack], offset, length)
+        self.writer.new_bytes += length
+        self.writer.add_row(kept.ref, place)
+        return kept._replace(place=place)
 
 
 def _known_in(writer: BlobWriter) -> Callable[[bytes], bool]:

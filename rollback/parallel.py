@@ -27,29 +27,46 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def fork_map(
-    work: Callable[[int, _Job], _Result], jobs: Sequence[_Job], meanwhile: Callable[[], None]
-) -> list[_Result]:
-    """Run `work(number, job)` for each job in a process of its own and return the results.
+class Workers(Generic[_Job, _Result]):
+    """Work that has begun: `work(number, job)` for each job.
 
     Args:
-        work: Runs in the child; its result has to be picklable.
+        work: Its result has to be picklable where it runs apart.
         jobs: One a process.
-        meanwhile: Runs in this process while the children work.
-
-    Raises:
-        CaptureFailed: A child died without a result.
-        RollbackError: As raised in a child.
-        OSError: As raised in a child.
+        apart: Whether each runs in a process of its own, at once; else all run here, when the
+            results are asked for.
     """
-    children: list[Forked[_Result]] = []
-    try:
-        for number, job in enumerate(jobs):
-            children.append(Forked(work, number, job))
-        meanwhile()
-        return [child.result() for child in children]
-    finally:
-        for child in children:
+
+    def __init__(
+        self, work: Callable[[int, _Job], _Result], jobs: Sequence[_Job], *, apart: bool
+    ) -> None:
+        self._work = work
+        self._here = [] if apart else list(jobs)
+        self._children: list[Forked[_Result]] = []
+        try:
+            for number, job in enumerate(jobs if apart else ()):
+                self._children.append(Forked(work, number, job))
+        except BaseException:
+            self.abandon()
+            raise
+
+    def results(self) -> list[_Result]:
+        """Return the results in the order of the jobs; waits for them.
+
+        Raises:
+            CaptureFailed: A child died without a result.
+            RollbackError: As raised in a child.
+            OSError: As raised in a child.
+        """
+        try:
+            apart = [child.result() for child in self._children]
+        finally:
+            self.abandon()
+        return apart or [self._work(number, job) for number, job in enumerate(self._here)]
+
+    def abandon(self) -> None:
+        """End what still runs; nothing is asked of it any more."""
+        for child in self._children:
             child.abandon()
 
 

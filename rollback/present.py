@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from rollback.capture import Captured, Job, capture_tree, watched
+from rollback.capture import Captured, Job, Resolving, capture_tree, watched
 from rollback.folders import cached, split
 from rollback.model import Entry, Kind, Policy
 from rollback.reading import Kept
@@ -32,8 +32,8 @@ class NamingResolver:
         self.trees: dict[bytes, list[bytes]] = {}
         self.named: dict[bytes, os.stat_result] = {}
 
-    def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
-        """Return each file's name; SQLite files are recognised, watched files noted."""
+    def begin(self, root_fd: int, jobs: list[Job]) -> Resolving:
+        """Name each file; SQLite files are recognised, watched files noted."""
         kept: list[Kept] = []
         with cached(root_fd) as folders:
             for job in jobs:
@@ -51,7 +51,7 @@ class NamingResolver:
                     xattrs = ()
                 self.named[job.path] = job.info
                 kept.append(Kept(Kind.FILE, inode_id(job.info), xattrs=xattrs))
-        return kept
+        return Resolving(lambda: kept)
 
     def add_tree(self, records: list[bytes]) -> bytes:
         """Remember a tree for this look only."""

@@ -7,11 +7,12 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from rollback.copying import keep_file
 from rollback.durable import sync_folder
-from rollback.errors import CaptureFailed
 from rollback.failpoints import reach
 from rollback.folders import FolderCache, cached, split
 from rollback.index import Xattrs
@@ -27,12 +28,10 @@ SMALL = 1 << 20
 """Files below this many bytes are packed; larger ones lie as files of their own."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _TRIES = 3
-_FICLONE = 0x40049409
 
 
-@dataclass(slots=True)
-class Kept:
-    """What became of one file.
+class Kept(NamedTuple):
+    """What became of one file; a tuple, because many are handed from process to process.
 
     Attributes:
         kind: FILE, DATABASE, or UNPROTECTED with a reason in `note`.
@@ -60,6 +59,7 @@ class SmallJobs:
     Attributes:
         root: Absolute path of the root.
         paths: Relative paths, in walk order.
+        infos: What the walk saw of each.
         packs: The store's ``packs`` folder.
         stem: Unique beginning of the names of the packs.
         find_databases: Whether SQLite's magic makes a file a database.
@@ -68,6 +68,7 @@ class SmallJobs:
 
     root: bytes
     paths: list[bytes]
+    infos: list[os.stat_result]
     packs: bytes
     stem: str
     find_databases: bool
@@ -83,10 +84,10 @@ def keep_small(jobs: SmallJobs) -> tuple[list[tuple[str, int]], list[Kept]]:
     root = open_root(jobs.root)
     try:
         with cached(root) as folders:
-            for path in jobs.paths:
+            for path, walked in zip(jobs.paths, jobs.infos, strict=True):
                 if packs and packs[0].length > PACK_LIMIT:
                     done.append(_end(packs.pop()))
-                kept.append(_keep_one(jobs, folders, path, (packs, done, seen)))
+                kept.append(_keep_one(jobs, folders, (path, walked), (packs, done, seen)))
         if packs:
             done.append(_end(packs.pop()))
     finally:
@@ -99,12 +100,12 @@ def keep_small(jobs: SmallJobs) -> tuple[list[tuple[str, int]], list[Kept]]:
 def _keep_one(
     jobs: SmallJobs,
     folders: FolderCache,
-    path: bytes,
+    file: tuple[bytes, os.stat_result],
     state: tuple[list[PackWriter], list[tuple[str, int]], dict[bytes, Kept]],
 ) -> Kept:
     packs, done, seen = state
     try:
-        content, info, xattrs, note = _read(folders, path)
+        content, info, xattrs, note = _read(folders, *file)
     except OSError as error:
         if error.errno in {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
             raise
@@ -132,8 +133,13 @@ def _end(pack: PackWriter) -> tuple[str, int]:
     return pack.name, pack.length
 
 
-def _read(folders: FolderCache, path: bytes) -> tuple[bytes, os.stat_result, Xattrs, str]:
-    """Return content, stat and attributes of a file, read again while it changes."""
+def _read(
+    folders: FolderCache, path: bytes, walked: os.stat_result
+) -> tuple[bytes, os.stat_result | None, Xattrs, str]:
+    """Return content, stat and attributes of a file, read again while it changes.
+
+    The stat is None where it is what the walk saw.
+    """
     folder, name = split(path)
     for attempt in range(_TRIES):
         fd = os.open(name, _READ, dir_fd=folders.open(folder))
@@ -142,13 +148,14 @@ def _read(folders: FolderCache, path: bytes) -> tuple[bytes, os.stat_result, Xat
             if not stat.S_ISREG(before.st_mode):
                 raise OSError(errno.EAGAIN, "it is not a regular file any more")
             content = os.read(fd, before.st_size + 1)
-            while more := (os.read(fd, CHUNK) if content else b""):
+            while len(content) != before.st_size and (more := os.read(fd, CHUNK)):
                 content += more
             after = os.fstat(fd)
             quiet = same_content(before, after) and len(content) == after.st_size
             if quiet or attempt == _TRIES - 1:
                 note = "" if quiet else "it was being written while it was read"
-                return content, after, read_xattrs(fd), note
+                changed = None if same_content(after, walked) else after
+                return content, changed, read_xattrs(fd), note
         finally:
             os.close(fd)
     raise AssertionError("unreachable")
@@ -156,11 +163,11 @@ def _read(folders: FolderCache, path: bytes) -> tuple[bytes, os.stat_result, Xat
 
 def same_content(one: os.stat_result, other: os.stat_result) -> bool:
     """Return whether two stat results speak of the same, unwritten file."""
-    return (one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino) == (
-        other.st_size,
-        other.st_mtime_ns,
-        other.st_ctime_ns,
-        other.st_ino,
+    return (
+        one.st_ctime_ns == other.st_ctime_ns
+        and one.st_mtime_ns == other.st_mtime_ns
+        and one.st_size == other.st_size
+        and one.st_ino == other.st_ino
     )
 
 
@@ -203,7 +210,7 @@ def keep_large(
     try:
         for attempt in range(_TRIES):
             before = os.fstat(fd)
-            digest, length = _copy(fd, partial, before)
+            digest, length = _copy(fd, partial)
             after = os.fstat(fd)
             if same_content(before, after) or attempt == _TRIES - 1:
                 break
@@ -225,100 +232,17 @@ def keep_large(
             os.unlink(partial)
 
 
-def _copy(source: int, partial: bytes, info: os.stat_result) -> tuple[bytes, int]:
+def _copy(source: int, partial: bytes) -> tuple[bytes, int]:
     """Copy an open file to a new one, synced; return the SHA-256 and length of the copy."""
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     target = os.open(partial, flags, 0o600)
     try:
-        cloned = clone(source, target)
-        digest, length = hashlib.sha256(), 0
-        for start, end, hole in segments(target if cloned else source, info):
-            reach("loose.write")
-            length = end
-            if hole:
-                _hash_zeros(digest, end - start)
-            elif cloned:
-                _hash_range(digest, target, start, end)
-            else:
-                length = _copy_segment(source, target, (start, end), digest)
-        if not cloned:
-            os.ftruncate(target, length)
+        copied = keep_file(source, target)
         reach("loose.sync")
         os.fsync(target)
-        return digest.digest(), length
+        return copied
     finally:
         os.close(target)
-
-
-def _copy_segment(source: int, target: int, span: tuple[int, int], digest: hashlib._Hash) -> int:
-    """Copy and hash a stretch; return its end, earlier where the file has become shorter."""
-    at, end = span
-    buffer = bytearray(min(4 * CHUNK, end - at))
-    while at < end:
-        view = memoryview(buffer)[: min(len(buffer), end - at)]
-        got = os.preadv(source, [view], at)
-        if not got:
-            return at
-        digest.update(view[:got])
-        written = 0
-        while written < got:
-            written += os.pwrite(target, view[written:got], at + written)
-        at += got
-    return end
-
-
-def _hash_range(digest: hashlib._Hash, fd: int, start: int, end: int) -> None:
-    buffer = bytearray(4 * CHUNK)
-    while start < end:
-        view = memoryview(buffer)[: min(len(buffer), end - start)]
-        got = os.preadv(fd, [view], start)
-        if not got:
-            raise CaptureFailed("a cloned file became shorter", hint="run the command again")
-        digest.update(view[:got])
-        start += got
-
-
-_ZEROS = bytes(CHUNK)
-
-
-def _hash_zeros(digest: hashlib._Hash, count: int) -> None:
-    while count > 0:
-        digest.update(_ZEROS[: min(count, CHUNK)])
-        count -= CHUNK
-
-
-def segments(fd: int, info: os.stat_result) -> Iterator[tuple[int, int, bool]]:
-    """Yield the stretches of an open file: start, end, whether it is a hole."""
-    size = info.st_size
-    if info.st_blocks * 512 >= size:
-        yield 0, size, False
-        return
-    at = 0
-    while at < size:
-        try:
-            data = os.lseek(fd, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            data = size
-        if data > at:
-            yield at, min(data, size), True
-        if data >= size:
-            return
-        hole = min(os.lseek(fd, data, os.SEEK_HOLE), size)
-        yield data, hole, False
-        at = hole
-
-
-def clone(source: int, target: int) -> bool:
-    """Share the blocks of one open file with another; False where that is not possible."""
-    import fcntl  # noqa: PLC0415 - only large files need it
-
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError:
-        return False
-    return True
 
 
 def keep_link(folders: FolderCache, path: bytes, store: bytes) -> Kept | None:

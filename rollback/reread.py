@@ -9,14 +9,14 @@ import os
 from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from rollback.capture import Job, capture_tree
+from rollback.capture import Job, Resolving, capture_tree
 from rollback.difference import Comparison, metadata_differs
 from rollback.folders import cached
-from rollback.keeping import FILE_COST, FORK_BYTES, FORK_FILES
 from rollback.model import Category, Entry, Kind
-from rollback.parallel import cores, fork_map, share_out
-from rollback.reading import SMALL, Kept, SmallJobs, hash_file, keep_small
+from rollback.parallel import cores
+from rollback.reading import SMALL, Kept, SmallJobs, hash_file
 from rollback.resources.base import Root
+from rollback.smallfiles import SmallFiles
 from rollback.store.blobs import BlobReader
 from rollback.store.catalog import BlobKind
 from rollback.store.codec import inode_id, join_tree, tree_id
@@ -37,32 +37,26 @@ class HashingResolver:
         self.reader = reader
         self.trees: dict[bytes, list[bytes]] = {}
 
-    def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
-        """Return the content id of each file."""
+    def begin(self, root_fd: int, jobs: list[Job]) -> Resolving:
+        """Start to hash each file."""
         results: list[Kept | None] = [self._linked(job) for job in jobs]
         rest = [n for n, kept in enumerate(results) if kept is None]
         small = [n for n in rest if jobs[n].info.st_size < SMALL]
         large = [n for n in rest if jobs[n].info.st_size >= SMALL]
+        reading = SmallFiles([jobs[n] for n in small], self._tell)
 
-        def others() -> None:
+        def finish() -> list[Kept]:
             with ThreadPoolExecutor(max_workers=cores()) as pool:
                 hashed = pool.map(lambda n: hash_one(root_fd, jobs[n].path), large)
                 for number, kept in zip(large, hashed, strict=True):
                     results[number] = kept
+            indexes = iter(small)
+            for _, part in reading.results():
+                for one in part:
+                    results[next(indexes)] = Kept(*one)
+            return [kept or Kept(Kind.UNPROTECTED, note="it is gone") for kept in results]
 
-        sizes = [jobs[n].info.st_size for n in small]
-        many = len(small) > FORK_FILES or sum(sizes) > FORK_BYTES
-        runs = share_out(sizes, cores() if many else 1, FILE_COST) if small else []
-        parts = [self._part([jobs[small[n]].path for n in run]) for run in runs]
-        if len(parts) > 1:
-            answers = fork_map(lambda _, part: keep_small(part)[1], parts, others)
-        else:
-            answers = [keep_small(part)[1] for part in parts]
-            others()
-        for run, kept_run in zip(runs, answers, strict=True):
-            for n, kept in zip(run, kept_run, strict=True):
-                results[small[n]] = kept
-        return [kept or Kept(Kind.UNPROTECTED, note="it is gone") for kept in results]
+        return Resolving(finish, reading.abandon)
 
     def add_tree(self, records: list[bytes]) -> bytes:
         """Remember a tree for this reading only."""
@@ -84,8 +78,9 @@ class HashingResolver:
             return None
         return Kept(Kind.FILE, blob)
 
-    def _part(self, paths: list[bytes]) -> SmallJobs:
-        return SmallJobs(self.root, paths, b"", "", find_databases=False, knows=_always)
+    def _tell(self, jobs: list[Job], _apart: bool) -> SmallJobs:  # noqa: FBT001 - by position
+        paths, infos = [job.path for job in jobs], [job.info for job in jobs]
+        return SmallJobs(self.root, paths, infos, b"", "", find_databases=False, knows=_always)
 
 
 def hash_one(root_fd: int, path: bytes) -> Kept:
@@ -107,7 +102,9 @@ def differences(
         without: Paths that were not rebuilt.
     """
     resolver = HashingResolver(folder, reader)
-    root = Root("files", f"reading {folder.hex()}", folder, Category.CODE, leave_out=frozenset())
+    root = Root(
+        "rehearsal", f"reading {folder.hex()}", folder, Category.CODE, leave_out=frozenset()
+    )
     found = capture_tree(root, reader, resolver, update_index=False)
     for pair in Comparison(resolver.records, expand=True).compare(found.tree, tree):
         old, new = pair.old, pair.new

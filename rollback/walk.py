@@ -125,7 +125,8 @@ class Walker:
     Args:
         root: What is walked.
         reader: The store, which has the index.
-        flush: Called with folders in an order in which they can be built; it sets `tree`.
+        flush: Called with folders in an order in which they can be built; it sets `tree` of them,
+            now or later, and takes the list over.
         batch: Number of unresolved files after which `flush` is called.
         index: That of the root, where it was opened before.
     """
@@ -152,8 +153,8 @@ class Walker:
         self.index = LiveIndex(reader.catalog.db, root.name) if index is None else index
         self._scout: Scout[Survey] | None = None
 
-    def walk(self, fd: int) -> bytes:
-        """Walk the root behind a folder handle and return the id of its tree."""
+    def walk(self, fd: int) -> bytes | Folder:
+        """Walk the root behind a folder handle; return its tree, or what will have one."""
         far = far_half(self.index.weights()) if cores() > 1 else []
         self._scout = Scout(self._survey, fd, far) if far else None
         try:
@@ -162,7 +163,7 @@ class Walker:
             if self._scout is not None:
                 self._scout.abandon()
         self._flush()
-        return result.tree if isinstance(result, Folder) else result
+        return result
 
     def _survey(self, fd: int, paths: list[bytes]) -> Survey:
         """Walk these folders in a forked process; what has to be read is left to the parent."""
@@ -312,8 +313,6 @@ class Walker:
     def _flush(self) -> None:
         if self._pending:
             self.flush(self._pending)
-            for folder in self._pending:
-                folder.shed()
             self._pending, self._unresolved = [], 0
 
 

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BufferedReader
 
-from rollback.errors import DrillFailed, StoreCorrupt, damaged
+from rollback.copying import restore_file
+from rollback.errors import damaged
 from rollback.failpoints import reach
 from rollback.folders import FolderCache, cached, split
 from rollback.metadata import set_metadata
 from rollback.model import Entry, Policy
-from rollback.reading import clone, segments
 from rollback.resources.base import Root
 from rollback.store.blobs import BlobReader, file_path, open_blob
 from rollback.store.catalog import BlobKind, Place
@@ -27,7 +27,6 @@ from rollback.store.pages import CHUNK
 from rollback.walk import open_root
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +88,20 @@ class Linking:
         return cls(may, lambda path, file: root.intact(real(path), file))
 
 
-def write_files(reader: BlobReader, target: bytes, jobs: list[FileJob], linking: Linking) -> Built:
-    """Write files below `target`, then read them again and compare.
+def write_files(
+    reader: BlobReader, target: bytes, jobs: list[FileJob], linking: Linking, *, prove: bool
+) -> Built:
+    """Write files below `target`.
+
+    Args:
+        reader: The store.
+        target: A folder of guard's own.
+        jobs: What to write.
+        linking: What is known of linked files.
+        prove: Whether content is hashed before it is written; else the caller reads all again.
 
     Raises:
         StoreCorrupt: A blob is damaged; its file is not left behind.
-        DrillFailed: What was written reads differently.
     """
     built = Built()
     fd = open_root(target)
@@ -108,14 +115,21 @@ def write_files(reader: BlobReader, target: bytes, jobs: list[FileJob], linking:
                 else:
                     if job.place.kind is BlobKind.INODE:
                         _copy_inode(reader.folder, folders.open(split(job.path)[0]), job, linking)
-                        _prove(folders, job)
                     else:
-                        built.notes += _write_one(reader, folders, job, plain=plain)
+                        content = _content(reader, job, prove=prove)
+                        built.notes += _write_one(folders, job, content, plain=plain)
                     built.size += job.entry.size
                 built.files += 1
     finally:
         os.close(fd)
     return built
+
+
+def _content(reader: BlobReader, job: FileJob, *, prove: bool) -> bytes:
+    content = reader.read_at(job.place, job.entry.ref)
+    if prove and hashlib.sha256(content).digest() != job.entry.ref:
+        raise damaged(job.entry.ref, f"it is the content of {os.fsdecode(job.path)}")
+    return content
 
 
 def _share_blob(store: bytes, parent: int, name: bytes, job: FileJob) -> None:
@@ -175,14 +189,11 @@ def _open(store: bytes, job: FileJob, linking: Linking) -> BufferedReader:
 
 
 def _write_one(
-    reader: BlobReader, folders: FolderCache, job: FileJob, *, plain: bool
+    folders: FolderCache, job: FileJob, content: bytes, *, plain: bool
 ) -> list[tuple[bytes, str]]:
-    """Write a packed blob, proven, and read the file again through its handle."""
+    """Write a packed blob."""
     folder, name = split(job.path)
     entry = job.entry
-    content = reader.read_at(job.place, entry.ref)
-    if hashlib.sha256(content).digest() != entry.ref:
-        raise damaged(entry.ref, f"it is the content of {os.fsdecode(job.path)}")
     notes: list[str] = []
     fd = os.open(name, _CREATE, entry.mode & 0o777, dir_fd=folders.open(folder))
     try:
@@ -193,12 +204,6 @@ def _write_one(
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         else:
             notes = set_metadata(fd, entry)
-        info = os.fstat(fd)
-        found = (stat.S_IMODE(info.st_mode), info.st_mtime_ns, info.st_size)
-        if found != (entry.mode, entry.mtime_ns, entry.size):
-            raise _differs(job.path, f"mode, mtime, size are {found}")
-        if os.pread(fd, entry.size + 1, 0) != content:
-            raise _differs(job.path, "its content differs")
     finally:
         os.close(fd)
     return [(job.path, why) for why in notes]
@@ -212,92 +217,27 @@ def _inherits_acl(folder: int) -> bool:
         return False
 
 
-def write_large(store: bytes, folders: FolderCache, job: FileJob, linking: Linking) -> Built:
-    """Copy or clone a large blob, holes kept, and prove it while it is copied."""
+def write_large(
+    store: bytes, folders: FolderCache, job: FileJob, linking: Linking, *, prove: bool
+) -> Built:
+    """Copy or clone a large blob, holes kept.
+
+    Raises:
+        StoreCorrupt: It is damaged, as far as `prove` lets that show.
+    """
     folder, name = split(job.path)
     reach("stage.file")
     fd = os.open(name, _CREATE, 0o600, dir_fd=folders.open(folder))
     try:
         with _open(store, job, linking) as source:
-            from_fd = source.fileno()
-            info = os.fstat(from_fd)
-            digest = hashlib.sha256()
-            cloned = clone(from_fd, fd)
-            buffer = bytearray(4 * CHUNK)
-            for start, end, hole in segments(from_fd, info):
-                if hole:
-                    _hash_hole(digest, end - start)
-                else:
-                    _copy_hashed((from_fd, fd), (start, end), digest, buffer, write=not cloned)
-            os.ftruncate(fd, info.st_size)
-        if job.place.kind is BlobKind.LOOSE and digest.digest() != job.entry.ref:
+            digest = hashlib.sha256() if prove and job.place.kind is BlobKind.LOOSE else None
+            restore_file(source.fileno(), fd, digest)
+        if digest is not None and digest.digest() != job.entry.ref:
             raise damaged(job.entry.ref, f"it is the content of {os.fsdecode(job.path)}")
         notes = [(job.path, why) for why in set_metadata(fd, job.entry)]
     finally:
         os.close(fd)
     return Built(1, job.entry.size, notes)
-
-
-def _copy_hashed(
-    fds: tuple[int, int],
-    span: tuple[int, int],
-    digest: hashlib._Hash,
-    buffer: bytearray,
-    *,
-    write: bool,
-) -> None:
-    source, target = fds
-    at, end = span
-    while at < end:
-        view = memoryview(buffer)[: min(len(buffer), end - at)]
-        got = os.preadv(source, [view], at)
-        if not got:
-            raise StoreCorrupt("a blob became shorter", hint="guard verify --repair")
-        digest.update(view[:got])
-        done = 0
-        while write and done < got:
-            done += os.pwrite(target, view[done:got], at + done)
-        at += got
-
-
-def _hash_hole(digest: hashlib._Hash, count: int) -> None:
-    zeros = bytes(min(count, CHUNK))
-    while count > 0:
-        digest.update(zeros[: min(count, CHUNK)])
-        count -= CHUNK
-
-
-def _prove(folders: FolderCache, job: FileJob) -> None:
-    """Read a file that was written and compare it with its entry.
-
-    Raises:
-        DrillFailed: It reads differently.
-    """
-    folder, name = split(job.path)
-    entry = job.entry
-    parent = folders.open(folder)
-    info = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    found = (stat.S_IMODE(info.st_mode), info.st_mtime_ns, info.st_size)
-    if found != (entry.mode, entry.mtime_ns, entry.size):
-        raise _differs(job.path, f"mode, mtime, size are {found}")
-    if job.place.kind is BlobKind.INODE or not entry.mode & 0o400:
-        return
-    fd = os.open(name, _READ, dir_fd=parent)
-    try:
-        digest = hashlib.sha256()
-        while chunk := os.read(fd, CHUNK):
-            digest.update(chunk)
-    finally:
-        os.close(fd)
-    if digest.digest() != entry.ref:
-        raise _differs(job.path, "its content differs")
-
-
-def _differs(path: bytes, why: str) -> DrillFailed:
-    return DrillFailed(
-        f"{os.fsdecode(path)} does not read as it was written: {why}",
-        hint="check the disk; guard verify reads the whole store",
-    )
 
 
 def write_all(fd: int, content: bytes) -> None:

@@ -15,9 +15,8 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote_from_bytes
 
 from rollback.errors import NoSpace, NothingToDo, StoreBusy, StoreCorrupt
@@ -67,8 +66,7 @@ class BlobKind(enum.IntEnum):
     """The page ids that differ from those of a segment, packed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where the bytes of a blob are."""
 
     kind: BlobKind

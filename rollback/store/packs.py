@@ -11,12 +11,13 @@ import os
 import struct
 from collections.abc import Iterator
 
+from rollback.durable import WriteBehind
 from rollback.errors import StoreCorrupt
 from rollback.failpoints import reach
 
 MAGIC = b"GP1\n"
 HEAD = struct.Struct("<BQ32s")
-_BUFFER = 1 << 20
+_BUFFER = 128 << 10
 PACK_LIMIT = 128 << 20
 """Bytes after which a new pack is begun, so that repacking stays cheap."""
 
@@ -35,6 +36,8 @@ class PackWriter:
         self._partial = self._final + b".tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(self._partial, flags, 0o600)
+        self._behind = WriteBehind(self._fd)
+        self._written = 0
         self._parts: list[bytes] = [MAGIC]
         self._waiting = len(MAGIC)
         self.length = len(MAGIC)
@@ -73,7 +76,10 @@ class PackWriter:
         reach("pack.write")
         view = memoryview(b"".join(self._parts))
         while view:
-            view = view[os.write(self._fd, view) :]
+            done = os.write(self._fd, view)
+            self._written += done
+            view = view[done:]
+        self._behind.grown_to(self._written)
         self._parts, self._waiting = [], 0
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from driving import Project, scratch_project
-from rollback import build, keeping
+from rollback import build, smallfiles
 from rollback.store.store import Store
 
 NOBODY = 65_534
@@ -241,7 +241,7 @@ def _spoil_many(project: Project) -> None:
 
 
 def _few_files_fork() -> None:
-    keeping.FORK_FILES = 4
+    smallfiles.FORK_FILES = 4
     build.FORK_FILES = 4
 
 

@@ -124,10 +124,10 @@ def test_the_children_of_a_killed_guard_hold_nothing(
 ) -> None:
     """Workers die with the process that started them: neither lock nor files are theirs."""
     from faults.states import _few_files_fork  # noqa: PLC0415 - patches this test's engine only
-    from rollback import build, keeping  # noqa: PLC0415
+    from rollback import build, smallfiles  # noqa: PLC0415
 
     monkeypatch.setattr(build, "FORK_FILES", build.FORK_FILES)
-    monkeypatch.setattr(keeping, "FORK_FILES", keeping.FORK_FILES)
+    monkeypatch.setattr(smallfiles, "FORK_FILES", smallfiles.FORK_FILES)
     _few_files_fork()
     for number in range(12):
         (project.root / f"f{number}").write_text("x" * number)

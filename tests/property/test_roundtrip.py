@@ -12,9 +12,8 @@ from driving import Project, scratch_project
 from faults.cases import Case
 from faults.states import State, project_in
 from property.many import round_trip
-from rollback.capture import Job
+from rollback.capture import Job, Resolving
 from rollback.keeping import KeepingResolver
-from rollback.reading import Kept
 from trees import Act, Step, carry_out, damage, trees
 
 EXAMPLES = int(os.environ.get("GUARD_EXAMPLES", "120"))
@@ -81,13 +80,13 @@ def test_a_second_snapshot_reads_nothing(tree: list[Step]) -> None:
         time.sleep(0.03)  # what is younger than the clock's grain is read again by design
         project.snapshot()
         read: list[bytes] = []
-        resolve = KeepingResolver.resolve
+        begin = KeepingResolver.begin
 
-        def counting(self: KeepingResolver, root_fd: int, jobs: list[Job]) -> list[Kept]:
+        def counting(self: KeepingResolver, root_fd: int, jobs: list[Job]) -> Resolving:
             read.extend(job.path for job in jobs)
-            return resolve(self, root_fd, jobs)
+            return begin(self, root_fd, jobs)
 
-        patch.setattr(KeepingResolver, "resolve", counting)
+        patch.setattr(KeepingResolver, "begin", counting)
         again = project.snapshot()
         assert read == []
         assert again.new_bytes == 0

@@ -13,7 +13,7 @@ import pytest
 
 from gitrepo import repository
 from manifest import assert_back, differences, manifest
-from rollback.capture import Job
+from rollback.capture import Job, Resolving
 from rollback.engine import Engine
 from rollback.errors import StoreCorrupt
 from rollback.inventory import EngineSettings
@@ -398,17 +398,21 @@ def test_a_drill_still_calls_a_missing_link_damage(project: Path, mode: str) -> 
 @pytest.fixture
 def unkept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let there be no space for one file of the distribution, where nothing can be linked."""
-    real = KeepingResolver.resolve
+    real = KeepingResolver.begin
+    none = Kept(Kind.UNPROTECTED, note="there is not enough space to keep its 66 bytes")
 
-    def short(self: KeepingResolver, root_fd: int, jobs: list[Job]) -> list[Kept]:
-        kept = real(self, root_fd, jobs)
-        none = Kept(Kind.UNPROTECTED, note="there is not enough space to keep its 66 bytes")
-        wanted = b"tiny/__init__.py"
-        return [
-            none if job.path.endswith(wanted) else one for job, one in zip(jobs, kept, strict=True)
-        ]
+    def short(self: KeepingResolver, root_fd: int, jobs: list[Job]) -> Resolving:
+        begun = real(self, root_fd, jobs)
 
-    monkeypatch.setattr(KeepingResolver, "resolve", short)
+        def finish() -> list[Kept]:
+            return [
+                none if job.path.endswith(b"tiny/__init__.py") else one
+                for job, one in zip(jobs, begun.finish(), strict=True)
+            ]
+
+        return Resolving(finish, begun.abandon)
+
+    monkeypatch.setattr(KeepingResolver, "begin", short)
 
 
 @pytest.mark.usefixtures("unkept")
