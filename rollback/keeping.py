@@ -12,6 +12,7 @@ from rollback.folders import FolderCache, cached, split
 from rollback.model import Kind, Policy
 from rollback.parallel import cores
 from rollback.reading import (
+    GROWN,
     SMALL,
     Kept,
     SmallJobs,
@@ -91,6 +92,8 @@ class KeepingResolver:
             self._take_small(reading, small, results)
             unlinked = [index for index in link if results[index] is None]
             self._take_small(self._read_small(unlinked, jobs), unlinked, results)
+            grown = [index for index in small + unlinked if _has_grown(results[index])]
+            self._copy_large(root_fd, jobs, grown, results)
             return [kept or Kept(Kind.UNPROTECTED, note="it is gone") for kept in results]
 
         return Resolving(finish, reading.abandon)
@@ -197,6 +200,11 @@ class KeepingResolver:
         self.writer.new_bytes += length
         self.writer.add_row(kept.ref, place)
         return kept._replace(place=place)
+
+
+def _has_grown(kept: Kept | None) -> bool:
+    """Return whether a file was small when the walk saw it, and no more when it was read."""
+    return kept is not None and kept.note == GROWN
 
 
 def _known_in(writer: BlobWriter) -> Callable[[bytes], bool]:

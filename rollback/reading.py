@@ -21,13 +21,15 @@ from rollback.store.blobs import file_path
 from rollback.store.catalog import BlobKind, Place
 from rollback.store.codec import inode_id
 from rollback.store.packs import PACK_LIMIT, PackWriter
-from rollback.store.pages import CHUNK
 from rollback.walk import SQLITE_MAGIC, open_root, read_xattrs
 
 SMALL = 1 << 20
 """Files below this many bytes are packed; larger ones lie as files of their own."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _TRIES = 3
+_WRITTEN = "it was being written while it was read"
+GROWN = "it has grown too large to be read at once"
+_MOST = 16 * SMALL
 
 
 class Kept(NamedTuple):
@@ -109,7 +111,9 @@ def _keep_one(
     except OSError as error:
         if error.errno in {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
             raise
-        return Kept(Kind.UNPROTECTED, note=f"it cannot be read: {error.strerror}")
+        grown = error.errno == errno.EFBIG
+        note = GROWN if grown else f"it cannot be read: {error.strerror}"
+        return Kept(Kind.UNPROTECTED, note=note)
     if jobs.find_databases and content.startswith(SQLITE_MAGIC):
         return Kept(Kind.DATABASE, info=info, xattrs=xattrs)
     blob = hashlib.sha256(content).digest()
@@ -147,18 +151,38 @@ def _read(
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise OSError(errno.EAGAIN, "it is not a regular file any more")
-            content = os.read(fd, before.st_size + 1)
-            while len(content) != before.st_size and (more := os.read(fd, CHUNK)):
-                content += more
+            if before.st_size > _MOST:
+                raise OSError(errno.EFBIG, GROWN)
+            content = _read_to(fd, before.st_size + 1)
             after = os.fstat(fd)
             quiet = same_content(before, after) and len(content) == after.st_size
-            if quiet or attempt == _TRIES - 1:
-                note = "" if quiet else "it was being written while it was read"
+            if quiet:
                 changed = None if same_content(after, walked) else after
-                return content, changed, read_xattrs(fd), note
+                return content, changed, read_xattrs(fd), ""
+            if attempt == _TRIES - 1:
+                content = content[: before.st_size]
+                return content, sized(before, len(content)), read_xattrs(fd), _WRITTEN
         finally:
             os.close(fd)
     raise AssertionError("unreachable")
+
+
+def _read_to(fd: int, most: int) -> bytes:
+    """Read a file, but no more of it than `most` bytes: it may grow for as long as it is read."""
+    content = os.read(fd, most)
+    while content and len(content) < most - 1 and (more := os.read(fd, most - len(content))):
+        content += more
+    return content
+
+
+def sized(info: os.stat_result, size: int) -> os.stat_result:
+    """Return a stat result with another size: of what was kept of a file that was written."""
+    if info.st_size == size:
+        return info
+    fields, names = list(info[:10]), [name for name in dir(info) if name.startswith("st_")]
+    fields[stat.ST_SIZE] = size
+    named = {name: getattr(info, name) for name in names if name != "st_size"}
+    return os.stat_result(fields, named)
 
 
 def same_content(one: os.stat_result, other: os.stat_result) -> bool:
@@ -183,7 +207,7 @@ def hash_file(folders: FolderCache, path: bytes) -> Kept:
         before = os.fstat(fd)
         digest = hashlib.file_digest(file, "sha256").digest()
         after = os.fstat(fd)
-        note = "" if same_content(before, after) else "it was being written while it was read"
+        note = "" if same_content(before, after) else _WRITTEN
         return Kept(Kind.FILE, digest, info=after, xattrs=read_xattrs(fd), note=note)
 
 
@@ -208,14 +232,13 @@ def keep_large(
         return Kept(Kind.UNPROTECTED, note=f"it cannot be read: {error.strerror}")
     partial = os.path.join(work, b"loose-" + os.urandom(8).hex().encode())
     try:
-        for attempt in range(_TRIES):
+        for _ in range(_TRIES):
             before = os.fstat(fd)
             digest, length = _copy(fd, partial)
             after = os.fstat(fd)
-            if same_content(before, after) or attempt == _TRIES - 1:
+            if same_content(before, after) and length == after.st_size:
                 break
-        quiet = same_content(before, after)
-        note = "" if quiet else "it was being written while it was read"
+        quiet = same_content(before, after) and length == after.st_size
         place = None
         if not knows(digest):
             final = file_path(store, BlobKind.LOOSE, digest)
@@ -225,7 +248,8 @@ def keep_large(
             os.rename(partial, final)
             sync_folder(os.path.dirname(final))
             place = Place(BlobKind.LOOSE, 0, 0, length)
-        return Kept(Kind.FILE, digest, place, after, read_xattrs(fd), note)
+        info = after if quiet else sized(before, length)
+        return Kept(Kind.FILE, digest, place, info, read_xattrs(fd), "" if quiet else _WRITTEN)
     finally:
         os.close(fd)
         with contextlib.suppress(FileNotFoundError):

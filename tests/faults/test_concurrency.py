@@ -13,8 +13,9 @@ import pytest
 
 from driving import Project
 from manifest import assert_back, manifest
-from rollback import atomic
+from rollback import atomic, smallfiles
 from rollback.errors import RollbackError, StoreBusy
+from rollback.reading import Kept, SmallJobs, keep_small
 
 
 @pytest.fixture
@@ -124,7 +125,7 @@ def test_the_children_of_a_killed_guard_hold_nothing(
 ) -> None:
     """Workers die with the process that started them: neither lock nor files are theirs."""
     from faults.states import _few_files_fork  # noqa: PLC0415 - patches this test's engine only
-    from rollback import build, smallfiles  # noqa: PLC0415
+    from rollback import build  # noqa: PLC0415
 
     monkeypatch.setattr(build, "FORK_FILES", build.FORK_FILES)
     monkeypatch.setattr(smallfiles, "FORK_FILES", smallfiles.FORK_FILES)
@@ -206,12 +207,67 @@ def test_what_an_editor_saves_during_a_rollback_is_not_lost(
     assert any(p.read_bytes() == b"just saved by an editor" for p in kept)
 
 
+def _append_at_each_reading(path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Let a file grow whenever guard has read a part of it."""
+    read = os.read
+
+    def growing(fd: int, most: int) -> bytes:
+        content = read(fd, most)
+        if os.readlink(f"/proc/self/fd/{fd}") == str(path):
+            with path.open("ab") as file:
+                file.write(b"x" * size)
+        return content
+
+    monkeypatch.setattr(os, "read", growing)
+
+
+def test_a_file_that_grows_as_fast_as_it_is_read_ends_the_reading(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it held at one moment is kept, with the size that it had then, and that is said."""
+    log = project.root / "log"
+    log.write_bytes(b"first line\n")
+    with monkeypatch.context() as patch:
+        _append_at_each_reading(log, patch, 1_000)
+        report = project.snapshot()
+    assert str(log) in [skip.what for skip in report.snapshot.skipped]
+    grown = log.read_bytes()
+    log.unlink()
+    project.rollback(report.snapshot)
+    kept = log.read_bytes()
+    assert kept == grown[: len(kept)]
+    assert kept.startswith(b"first line\n")
+
+
+def test_a_file_that_was_small_when_the_walk_saw_it_does_not_fill_the_memory(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that is being written is copied piece by piece, however large it is by now."""
+    model = project.root / "model.bin"
+    model.write_bytes(b"begun")
+    whole = os.urandom(1 << 20) * 20
+
+    def late(jobs: SmallJobs) -> tuple[list[tuple[str, int]], list[Kept]]:
+        model.write_bytes(whole)
+        return keep_small(jobs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rollback.smallfiles.keep_small", late)
+        taken = project.snapshot().snapshot
+    loose = [path for path in (project.store / "loose").rglob("*") if path.is_file()]
+    assert [path.stat().st_size for path in loose] == [len(whole)]
+    model.unlink()
+    project.rollback(taken)
+    assert model.read_bytes() == whole
+
+
 def test_a_file_that_is_written_all_the_time_is_said(project: Project) -> None:
     """A training run writes its log during the snapshot: taken, and named as unsteady."""
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         number = 0
-        while True:
+        while os.getppid() == parent:
             number += 1
             with (project.root / "log").open("a") as file:
                 file.write(f"{number}\n" * 50)
