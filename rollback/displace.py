@@ -28,6 +28,9 @@ from rollback.store.codec import decode_entry, encode_entry, record_name
 from rollback.store.store import Store
 from rollback.walk import open_root
 
+_TOLD = ("target_id", "target_seq", "paths", "categories")
+"""What an undo snapshot says of the restore that made it, should the log be lost."""
+
 
 class Displacer:
     """Builds the undo snapshot of one restore, inside the caller's transaction.
@@ -83,7 +86,7 @@ class Displacer:
             self.target.project,
             tuple(self.states),
             tuple(self.skips),
-            {},
+            {"restore": {key: self.operation.data.get(key) for key in _TOLD}},
         )
         commit_snapshot(self.store, self.writer, snapshot)
         return snapshot

@@ -17,6 +17,7 @@ from rollback.changes import describe_changes, describe_distributions
 from rollback.drill import Drill
 from rollback.errors import (
     CaptureFailed,
+    CatalogCorrupt,
     DrillFailed,
     NothingToDo,
     RestoreIncomplete,
@@ -74,7 +75,7 @@ class Engine(History):
     Raises:
         NothingToDo: There is no store and none shall be made.
         StoreUnusable: The store cannot be used here.
-        StoreCorrupt: The store's catalog cannot be read.
+        CatalogCorrupt: The store's catalog cannot be read.
     """
 
     def __init__(self, settings: EngineSettings, *, create: bool = True) -> None:
@@ -102,19 +103,42 @@ class Engine(History):
         self.store.close()
 
     @classmethod
-    def repair_catalog(cls, settings: EngineSettings) -> list[str]:
-        """Make the catalog again from the packs and documents; the damaged one is kept aside.
+    def repair(
+        cls, settings: EngineSettings, progress: Progress | None = None
+    ) -> tuple[VerifyReport, list[str]]:
+        """Read the whole store and mend what can be mended; a lost catalog is made again.
 
         Returns:
-            What was done, as sentences for people.
+            What was read and what is damaged; and what else was done, as sentences for people.
 
         Raises:
             StoreBusy: Another operation holds the store.
+            NothingToDo: There is no store.
         """
-        from rollback.rebuilding import rebuild_catalog  # noqa: PLC0415 - a last resort
+        try:
+            return cls._repair(settings, progress)
+        except CatalogCorrupt:
+            from rollback.rebuilding import rebuild_catalog  # noqa: PLC0415 - a last resort
 
-        place = placement.choose(settings.project, settings.store, settings.environ)
-        return rebuild_catalog(place.path)
+            place = placement.choose(settings.project, settings.store, settings.environ)
+            with speaking(StoreUnusable, "the catalog could not be made again"):
+                said = rebuild_catalog(place.path)
+            report, more = cls._repair(settings, progress)
+            return report, [*said, *more]
+
+    @classmethod
+    def _repair(
+        cls, settings: EngineSettings, progress: Progress | None
+    ) -> tuple[VerifyReport, list[str]]:
+        with cls(settings, create=False) as engine:
+            report = engine.verify(repair=True, progress=progress)
+            # What died may need what was damaged until now.
+            try:
+                return report, engine.recover()
+            except CatalogCorrupt:
+                raise
+            except RollbackError as error:
+                return report, [f"{error} (next: {error.hint})"]
 
     def status(self) -> StoreStatus:
         """Return where the store is, how much is in it, and what did not finish."""

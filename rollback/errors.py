@@ -74,6 +74,10 @@ class StoreCorrupt(RollbackError):
     code: ClassVar[str] = "store_damaged"
 
 
+class CatalogCorrupt(StoreCorrupt):
+    """The catalog is lost or damaged; it can be made again from the packs and documents."""
+
+
 class StoreUnusable(RollbackError):
     """The store cannot be used here: foreign owner, unknown format, not writable."""
 

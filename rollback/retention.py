@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -288,8 +289,8 @@ class _Mover:
         self._pack: PackWriter | None = None
         self._id = 0
         self._count = 0
-        row = self.db.execute("SELECT coalesce(max(id), 0) FROM pack").fetchone()
-        self._stem = f"{0:08d}-r{row[0]}"
+        # A number would be given again after the catalog was made again from the packs.
+        self._stem = f"{0:08d}-r{secrets.token_hex(4)}"
 
     def move(self, blob: bytes, kind: int) -> None:
         try:

@@ -59,6 +59,7 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
     try:
         if repair:
             store.clean(0)  # what a repair that died had mended without saying so
+        store.catalog.prove()
         bad, blobs, size = _read_all(store, progress)
         snapshots = [load(r[0]) for r in store.catalog.db.execute("SELECT document FROM snapshot")]
         _attribute(store, bad, snapshots)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rollback.chosen import whole_path
 from rollback.errors import NothingToDo, RollbackError
 from rollback.model import Category, Operation, Snapshot
 from rollback.reports import RestorePlan, Selection
@@ -169,16 +170,10 @@ def _here(session: Session, config: Config) -> Path:
 
 
 def _inside(path: str, here: Path, config: Config) -> str:
-    whole = os.path.normpath(here / path)
-    # The folder may be a link (or lie behind one); what the path itself names is left as it is.
-    parent = os.path.realpath(os.path.dirname(whole))
-    whole = os.path.join(parent, os.path.basename(whole))
-    roots = (config.project, *config.also)
-    if not any(root in (Path(whole), *Path(whole).parents) for root in roots):
-        raise WrongUsage(
-            f"{path} is not in the project {config.project}",
-            hint="name paths of the project: guard rollback --last PATH",
-        )
+    whole = whole_path(path, here, (config.project, *config.also))
+    if whole is None:
+        what = f"{path} is not in the project {config.project}" if path else "a path is empty"
+        raise WrongUsage(what, hint="name paths of the project: guard rollback --last PATH")
     return whole
 
 

@@ -13,6 +13,7 @@ from safeguards.output import Terminal, Verbosity
 if TYPE_CHECKING:
     from rollback.engine import Engine
     from rollback.model import Skip
+    from rollback.reports import VerifyReport
     from safeguards.config import Config
 
 
@@ -98,6 +99,19 @@ class Session:
         from safeguards.settings import engine_for  # noqa: PLC0415 - the engine is not small
 
         return engine_for(config, self.environ, command, create=create)
+
+    def repair_store(self, config: Config) -> tuple[VerifyReport, list[str]]:
+        """Read the whole store and mend what can be mended, the catalog too.
+
+        Returns:
+            What is damaged, and what else was done, as sentences.
+
+        Raises:
+            RollbackError: The store cannot be used, or there is none.
+        """
+        from safeguards.settings import repair  # noqa: PLC0415 - as above
+
+        return repair(config, self.environ, self.terminal.progress())
 
     def skips(self, config: Config) -> tuple[Skip, ...]:
         """Return what is in use and outside of what guard can protect."""

@@ -9,8 +9,10 @@ from pathlib import Path
 from rollback.engine import Engine
 from rollback.inventory import EngineSettings
 from rollback.model import Skip
+from rollback.reports import VerifyReport
 from safeguards import discovery, places
 from safeguards.config import Config
+from safeguards.output import Progress
 
 
 def engine_for(
@@ -32,6 +34,13 @@ def engine_for(
         RollbackError: The store cannot be used.
     """
     return Engine(engine_settings(config, environ, command), create=create)
+
+
+def repair(
+    config: Config, environ: Mapping[str, str], progress: Progress | None
+) -> tuple[VerifyReport, list[str]]:
+    """Read the whole store of a project and mend what can be mended; see `Engine.repair`."""
+    return Engine.repair(engine_settings(config, environ), progress)
 
 
 def engine_settings(

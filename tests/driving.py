@@ -12,7 +12,7 @@ from rollback.engine import Engine
 from rollback.folders import allow_many_files
 from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
-from rollback.reports import RestoreOutcome, Selection, SnapshotReport
+from rollback.reports import RestoreOutcome, Selection, SnapshotReport, VerifyReport
 
 # The engine raises limits when it is opened; hypothesis objects to what changes during a test.
 allow_many_files()
@@ -41,8 +41,13 @@ class Project:
 
     def engine(self, *, create: bool = True) -> Engine:
         """Open an engine."""
+        return Engine(self.settings, create=create)
+
+    @property
+    def settings(self) -> EngineSettings:
+        """What the engine is told."""
         environ = {"HOME": str(self.base), "PATH": str(self.base / "bin")}
-        return Engine(EngineSettings(self.root, store=self.store, environ=environ), create=create)
+        return EngineSettings(self.root, store=self.store, environ=environ)
 
     def snapshot(self) -> SnapshotReport:
         """Take a snapshot."""
@@ -72,6 +77,10 @@ class Project:
         with self.engine() as engine:
             target = engine.redo_target()
             return engine.restore(engine.plan(target, engine.selection_of(target)), kind="redo")
+
+    def repair(self) -> tuple[VerifyReport, list[str]]:
+        """Mend what can be mended."""
+        return Engine.repair(self.settings)
 
     def recover(self) -> list[str]:
         """Finish or take back what died."""

@@ -1,4 +1,4 @@
-"""The program inside `rescue.pyz`: log, rollback, undo and verify with the standard library.
+"""The program inside `rescue.pyz`: the way back, and a look at the store, with nothing installed.
 
     python3 STORE/rescue.pyz rollback --last
 
@@ -8,12 +8,16 @@ It is the one module of this package that prints and exits: it is a program of i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shlex
 import sys
 from pathlib import Path
 
+from rollback.chosen import whole_path
 from rollback.engine import Engine
 from rollback.errors import (
+    CatalogCorrupt,
     NoSpace,
     NothingToDo,
     RestoreIncomplete,
@@ -23,9 +27,9 @@ from rollback.errors import (
 )
 from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
-from rollback.reports import RestorePlan, Selection
+from rollback.reports import RestorePlan, Selection, VerifyReport
 from rollback.snapshots import load
-from rollback.store.catalog import Catalog
+from rollback.store.catalog import Catalog, translated
 
 _STATUS = {
     NothingToDo: 10,
@@ -41,6 +45,9 @@ def main() -> None:
     """Run the program and exit with guard's documented status."""
     try:
         status = _run(_arguments())
+    except _Misused as error:
+        print(f"rescue: {error}", file=sys.stderr)
+        status = 2
     except RollbackError as error:
         print(f"rescue: {error}\n        next: {error.hint}", file=sys.stderr)
         status = next((s for kind, s in _STATUS.items() if isinstance(error, kind)), 125)
@@ -57,24 +64,37 @@ def _arguments() -> argparse.Namespace:
         prog="rescue.pyz", description="Put a project back without guard being installed."
     )
     parser.add_argument("--store", type=Path, default=Path(sys.argv[0]).resolve().parent)
+    parser.add_argument("--project", metavar="DIR", help="whose, where the store serves several")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("log", help="list operations, newest first")
     back = verbs.add_parser("rollback", help="put a snapshot back")
     which = back.add_mutually_exclusive_group(required=True)
     which.add_argument("--last", action="store_true", help="the state before the newest run")
     which.add_argument("--to", metavar="ID", help="this snapshot")
-    back.add_argument("paths", nargs="*", type=Path, help="only these")
+    back.add_argument("paths", nargs="*", help="only these")
     undo = verbs.add_parser("undo", help="take the newest rollback back")
-    for verb in (back, undo):
+    redo = verbs.add_parser("redo", help="take the newest undo back")
+    for verb in (back, undo, redo):
         verb.add_argument("--dry-run", action="store_true", help="only say what would be done")
         verb.add_argument("--yes", action="store_true", help="do not ask")
-    verbs.add_parser("verify", help="read the whole store")
+    verify = verbs.add_parser("verify", help="read the whole store")
+    verify.add_argument("--repair", action="store_true", help="mend what can be mended")
     return parser.parse_args()
 
 
+class _Misused(Exception):
+    """What was asked for cannot be understood."""
+
+
 def _run(asked: argparse.Namespace) -> int:
-    project = _project(asked.store)
+    repair = asked.verb == "verify" and asked.repair
+    project = _project(asked, _projects(asked.store, lost=repair))
     settings = EngineSettings(project, store=asked.store, environ=dict(os.environ))
+    if repair:
+        report, sentences = Engine.repair(settings)
+        for sentence in sentences:
+            print(f"rescue: {sentence}", file=sys.stderr)
+        return _tell(report)
     with Engine(settings, create=False) as engine:
         if asked.verb == "log":
             for operation in engine.operations():
@@ -83,23 +103,61 @@ def _run(asked: argparse.Namespace) -> int:
                 )
             return 0
         if asked.verb == "verify":
-            report = engine.verify(repair=False)
-            for damage in report.damage:
-                print(damage.what, *damage.paths, sep="\n    ")
-            print(f"{report.blobs} blobs read, {len(report.damage)} damaged")
-            return 0 if report.ok else 1
+            return _tell(engine.verify(repair=False))
         for sentence in engine.recover():
             print(f"rescue: {sentence}", file=sys.stderr)
-        if asked.verb == "undo":
-            target = engine.undo_target()
+        if asked.verb != "rollback":
+            target = engine.undo_target() if asked.verb == "undo" else engine.redo_target()
             return _restore(engine, asked, target, engine.selection_of(target))
-        paths = tuple(os.fsencode(path.absolute()) for path in asked.paths)
-        return _restore(engine, asked, _wanted(engine, asked), Selection(paths))
+        snapshot = _wanted(engine, asked)
+        return _restore(engine, asked, snapshot, _selection(engine, asked, snapshot))
+
+
+def _tell(report: VerifyReport) -> int:
+    for damage in report.damage:
+        state = "mended: " if damage.repaired else ""
+        print(state + damage.what, *damage.paths, sep="\n    ")
+    left = sum(not damage.repaired for damage in report.damage)
+    print(f"{report.blobs} blobs read, {left} damaged")
+    return 0 if report.ok else 1
 
 
 def _wanted(engine: Engine, asked: argparse.Namespace) -> Snapshot:
     reference = engine.last_run().data["snapshot_id"] if asked.last else asked.to
-    return engine.find_snapshot(str(reference))
+    snapshot = engine.find_snapshot(str(reference))
+    if snapshot.project != engine.project:
+        raise NothingToDo(
+            f"snapshot {snapshot.seq} is of another project, {snapshot.project}",
+            hint=f"--project {shlex.quote(snapshot.project)}",
+        )
+    return snapshot
+
+
+def _selection(engine: Engine, asked: argparse.Namespace, snapshot: Snapshot) -> Selection:
+    """Return what the typed paths name; each has to be in the project, and known or there."""
+    project = Path(engine.project)
+    here = _here()
+    start = here if here is not None and project in (here, *here.parents) else project
+    roots = [project, *(Path(s.location) for s in snapshot.states if "tree" in s.data)]
+    found: list[bytes] = []
+    for typed in asked.paths:
+        whole = whole_path(typed, start, roots)
+        if whole is None:
+            raise _Misused(f"{typed!r} is not in the project {project}")
+        found.append(os.fsencode(whole))
+        if not engine.knows(snapshot, found[-1]):
+            raise NothingToDo(
+                f"there is no {typed}, neither now nor in snapshot {snapshot.seq}",
+                hint="check the spelling",
+            )
+    return Selection(tuple(found))
+
+
+def _here() -> Path | None:
+    try:
+        return Path(os.getcwd())
+    except FileNotFoundError:
+        return None
 
 
 def _restore(
@@ -107,9 +165,9 @@ def _restore(
 ) -> int:
     plan = engine.plan(snapshot, selection)
     _show(plan)
-    if asked.dry_run or not plan.steps:
+    if asked.dry_run:
         return 0
-    if not asked.yes:
+    if plan.steps and not asked.yes:
         if not sys.stdin.isatty():
             print("rescue: not on a terminal: add --yes to carry this out", file=sys.stderr)
             return 2
@@ -119,7 +177,7 @@ def _restore(
     print(f"put back {len(outcome.steps)} changes in {outcome.elapsed_s:.1f} s, verified")
     for skip in outcome.skipped:
         print(f"not put back: {skip.what}: {skip.why}", file=sys.stderr)
-    return 0
+    return _STATUS[RestoreIncomplete] if outcome.skipped else 0
 
 
 def _show(plan: RestorePlan) -> None:
@@ -132,17 +190,54 @@ def _show(plan: RestorePlan) -> None:
         print("nothing differs")
 
 
-def _project(store: Path) -> Path:
-    """Return the project of a store: its newest snapshot says where it was."""
+def _project(asked: argparse.Namespace, projects: list[str]) -> Path:
+    """Return the project that is meant: the named one, that of the current folder, the only one.
+
+    Raises:
+        NothingToDo: The store has nothing of it.
+        _Misused: There are several.
+    """
+    if not projects:
+        raise NothingToDo("the store holds no snapshot", hint="there is nothing to put back")
+    if asked.project is not None:
+        project = os.path.realpath(asked.project)
+        if project not in projects:
+            raise NothingToDo(
+                f"the store holds nothing of {project}", hint=f"it has {', '.join(projects)}"
+            )
+        return Path(project)
+    here = _here()
+    around = [] if here is None else [str(folder) for folder in (here, *here.parents)]
+    found = [folder for folder in around if folder in projects] or projects
+    if len(found) > 1 and found is projects and asked.verb in {"rollback", "undo", "redo"}:
+        raise _Misused(f"name the project with --project: one of {', '.join(projects)}")
+    return Path(found[0])
+
+
+def _projects(store: Path, *, lost: bool) -> list[str]:
+    """Return whose snapshots a store has, that of the newest first.
+
+    Args:
+        store: Its folder.
+        lost: Whether the documents beside the catalog may be asked where that cannot be read.
+    """
     if not (store / "STORE").exists():
         raise NothingToDo(f"{store} is not a guard store", hint="name it with --store DIR")
-    catalog = Catalog(store / "catalog.db", writable=False)
     try:
-        row = catalog.db.execute(
-            "SELECT document FROM snapshot ORDER BY seq DESC LIMIT 1"
-        ).fetchone()
-    finally:
-        catalog.close()
-    if row is None:
-        raise NothingToDo("the store holds no snapshot", hint="there is nothing to put back")
-    return Path(load(row[0]).project)
+        catalog = Catalog(store / "catalog.db", writable=False)
+        try:
+            with translated(catalog.path):
+                rows = catalog.db.execute("SELECT document FROM snapshot ORDER BY seq DESC")
+                documents = [row[0] for row in rows]
+        finally:
+            catalog.close()
+    except CatalogCorrupt:
+        if not lost:
+            raise
+        names = sorted((store / "snapshots").glob("*.json"), reverse=True)
+        documents = [name.read_bytes() for name in names]
+    found: dict[str, None] = {}
+    for document in documents:
+        with contextlib.suppress(StoreCorrupt, ValueError):
+            found[load(document).project] = None
+    return list(found)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote_from_bytes
 
-from rollback.errors import NoSpace, NothingToDo, StoreBusy, StoreCorrupt
+from rollback.errors import CatalogCorrupt, NoSpace, NothingToDo, StoreBusy
 from rollback.failpoints import reach
 from rollback.model import Operation
 
@@ -83,7 +83,7 @@ class Catalog:
         writable: Without it nothing is created or changed.
 
     Raises:
-        StoreCorrupt: The file is not a catalog that can be read.
+        CatalogCorrupt: The file is not a catalog that can be read.
     """
 
     def __init__(self, path: Path, *, writable: bool) -> None:
@@ -96,7 +96,7 @@ class Catalog:
         try:
             self.db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)
         except sqlite3.Error as error:
-            raise StoreCorrupt(f"the catalog {path} does not open: {error}", hint=_HINT) from None
+            raise CatalogCorrupt(f"the catalog {path} does not open: {error}", hint=_HINT) from None
         try:
             with translated(path):
                 if writable:
@@ -132,6 +132,22 @@ class Catalog:
                 with contextlib.suppress(sqlite3.Error):
                     self.db.execute("ROLLBACK")
                 raise
+
+    def prove(self) -> None:
+        """Read the whole database and hold it against its own rules.
+
+        Raises:
+            CatalogCorrupt: It is damaged.
+        """
+        with translated(self.path):
+            said = self.db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if said != "ok":
+            raise CatalogCorrupt(f"the catalog {self.path} is damaged: {said}", hint=_HINT)
+        kinds = ",".join(str(kind.value) for kind in BlobKind)
+        odd = f"SELECT count(*) FROM blob WHERE kind NOT IN ({kinds})"  # noqa: S608
+        if self.db.execute(odd).fetchone()[0]:
+            raise CatalogCorrupt(f"the catalog {self.path} has blobs of no kind", hint=_HINT)
+        self.operations()
 
     def add_operation(self, kind: str, data: Mapping[str, Any]) -> Operation:
         """Write the intent of an operation, durably, and return it."""
@@ -190,7 +206,7 @@ class Catalog:
                 tuple(values),
             ).fetchall()
             return [
-                Operation(seq, identity, kind, state, started, ended, json.loads(data))
+                Operation(seq, identity, kind, state, started, ended, _line(seq, data))
                 for seq, identity, kind, state, started, ended, data in rows
             ]
 
@@ -223,6 +239,16 @@ class Catalog:
         )
 
 
+def _line(seq: int, data: str) -> dict[str, Any]:
+    try:
+        line: dict[str, Any] = json.loads(data)
+    except ValueError as error:
+        raise CatalogCorrupt(
+            f"line {seq} of the log cannot be read: {error}", hint=_HINT
+        ) from error
+    return line
+
+
 def storable(text: str) -> str:
     """Return a text that SQLite can keep: bytes of a path that are no UTF-8 are spelt out."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -235,7 +261,7 @@ def translated(path: Path) -> Iterator[None]:
     Raises:
         NoSpace: The disk is full.
         StoreBusy: Another process holds the catalog.
-        StoreCorrupt: It is damaged.
+        CatalogCorrupt: It is damaged.
     """
     try:
         yield
@@ -253,4 +279,4 @@ def translated(path: Path) -> Iterator[None]:
             ) from error
         if code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
             raise OSError(5, f"{error}", os.fspath(path)) from error
-        raise StoreCorrupt(f"the catalog {path} is damaged: {error}", hint=_HINT) from error
+        raise CatalogCorrupt(f"the catalog {path} is damaged: {error}", hint=_HINT) from error

@@ -7,17 +7,22 @@ heads are enough to make it again.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 from rollback.durable import WriteBehind
-from rollback.errors import StoreCorrupt
 from rollback.failpoints import reach
 
 MAGIC = b"GP1\n"
 HEAD = struct.Struct("<BQ32s")
 _BUFFER = 128 << 10
+_MAY_BE_HEAD = re.compile(rb"(?=([\x01-\x07]).{4}\0{4})", re.DOTALL)
+"""Kind and length of a blob of less than 4 GiB."""
+_HEAD_BEGINS = 9
 PACK_LIMIT = 128 << 20
 """Bytes after which a new pack is begun, so that repacking stays cheap."""
 
@@ -83,22 +88,81 @@ class PackWriter:
         self._parts, self._waiting = [], 0
 
 
-def records(fd: int) -> Iterator[tuple[int, bytes, int, int]]:
-    """Yield kind, id, offset and length of each blob of an open pack, reading heads only.
+class Record(NamedTuple):
+    """One blob of a pack as its head has it, and the SHA-256 of what follows the head."""
 
-    Raises:
-        StoreCorrupt: The file is not a pack, or ends in the middle of a record.
+    kind: int
+    blob: bytes
+    offset: int
+    length: int
+    digest: bytes
+
+    @property
+    def sound(self) -> bool:
+        """Whether head and content agree."""
+        return self.digest == self.blob
+
+
+def salvage(fd: int, kinds: Collection[int]) -> Iterator[Record]:
+    """Yield the records of an open pack without a catalog, reading all of it.
+
+    A head that cannot be one is passed over: the next that its own content proves goes on, and
+    what lies between is taken for the content of the first.
+
+    Args:
+        fd: The pack.
+        kinds: The numbers that a head may have.
     """
     end = os.fstat(fd).st_size
-    if os.pread(fd, len(MAGIC), 0) != MAGIC:
-        raise StoreCorrupt("a pack does not begin like one", hint="guard verify --repair")
     at = len(MAGIC)
+    while at + HEAD.size <= end:
+        record = _record(fd, at, end)
+        if record is None or record.kind not in kinds or not record.sound:
+            after = at + HEAD.size + (0 if record is None else record.length)
+            follows = record is not None and record.kind in kinds and _leads(fd, after, end, kinds)
+            if not follows:
+                after = _next(fd, at + HEAD.size, end, kinds)
+                record = _between(fd, at, after)
+        if record is not None:
+            yield record
+            at = record.offset + record.length
+
+
+def _record(fd: int, at: int, end: int) -> Record | None:
+    """Return what the head at an offset describes; None where the pack is too short for it."""
+    head = os.pread(fd, HEAD.size, at)
+    if len(head) < HEAD.size:
+        return None
+    kind, length, blob = HEAD.unpack(head)
+    if at + HEAD.size + length > end:
+        return None
+    content = os.pread(fd, length, at + HEAD.size)
+    return Record(kind, blob, at + HEAD.size, length, hashlib.sha256(content).digest())
+
+
+def _leads(fd: int, at: int, end: int, kinds: Collection[int]) -> bool:
+    """Return whether a record that ends at an offset is followed by another, or by nothing."""
+    following = None if at == end else _record(fd, at, end)
+    return at == end or (following is not None and following.kind in kinds)
+
+
+def _next(fd: int, at: int, end: int, kinds: Collection[int]) -> int:
+    """Return where the next record begins that is proven by its content, else the end."""
     while at < end:
-        head = os.pread(fd, HEAD.size, at)
-        if len(head) < HEAD.size:
-            raise StoreCorrupt("a pack ends too early", hint="guard verify --repair")
-        kind, length, blob = HEAD.unpack(head)
-        if at + HEAD.size + length > end:
-            raise StoreCorrupt("a pack ends too early", hint="guard verify --repair")
-        yield kind, blob, at + HEAD.size, length
-        at += HEAD.size + length
+        window = os.pread(fd, _BUFFER, at)
+        for match in _MAY_BE_HEAD.finditer(window):
+            record = _record(fd, at + match.start(), end) if match[1][0] in kinds else None
+            if record is not None and record.length and record.sound:
+                return at + match.start()
+        if len(window) < _BUFFER:
+            break
+        at += _BUFFER - _HEAD_BEGINS
+    return end
+
+
+def _between(fd: int, at: int, after: int) -> Record:
+    """Return what lies between the beginning of a head that is none and the next one."""
+    kind = HEAD.unpack(os.pread(fd, HEAD.size, at))[0]
+    content = os.pread(fd, after - at - HEAD.size, at + HEAD.size)
+    digest = hashlib.sha256(content).digest()
+    return Record(kind, digest, at + HEAD.size, len(content), digest)

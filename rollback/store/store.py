@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from rollback.atomic import remove_path
 from rollback.durable import sync_folder
-from rollback.errors import NoSpace, NothingToDo, StoreCorrupt
+from rollback.errors import CatalogCorrupt, NoSpace, NothingToDo, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.lock import StoreLock, is_alive, owner, process_start
 from rollback.model import Operation
@@ -49,7 +49,7 @@ class Store:
     Raises:
         NothingToDo: It does not exist and shall not be made.
         StoreUnusable: It cannot be used here.
-        StoreCorrupt: Its catalog cannot be read.
+        CatalogCorrupt: Its catalog cannot be read.
     """
 
     def __init__(self, path: Path, *, create: bool) -> None:
@@ -316,14 +316,14 @@ def _refuse_lost_catalog(path: Path) -> None:
     """Refuse to begin a new catalog where snapshots tell of an old one.
 
     Raises:
-        StoreCorrupt: It is gone or empty; it can be made again.
+        CatalogCorrupt: It is gone or empty; it can be made again.
     """
     catalog = path / "catalog.db"
     if catalog.exists() and catalog.stat().st_size:
         return
     if any(name.endswith(".json") for name in os.listdir(path / "snapshots")):
         state = "empty" if catalog.exists() else "gone"
-        raise StoreCorrupt(
+        raise CatalogCorrupt(
             f"the catalog {catalog} is {state}, but there are snapshots",
             hint="guard verify --repair",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from rollback.reports import VerifyReport
 from safeguards.cli import pass_session, verb
 from safeguards.output import Answer, Problem
 from safeguards.session import Session
@@ -17,15 +18,23 @@ def command(session: Session, *, repair: bool) -> Answer:
 
     The exit status is 1 where something is damaged and was not mended.
     """
-    config = session.configure(lenient=True)
-    with session.open_engine(config, create=False) as engine:
-        if repair:
-            for sentence in engine.recover():
-                session.terminal.warn(sentence)
-        report = engine.verify(repair=repair, progress=session.terminal.progress())
+    report = _repaired(session) if repair else _read(session)
     if report.ok:
         return Answer("verify", report)
     left = sum(not damage.repaired for damage in report.damage)
     hint = "guard verify --repair" if not repair else "guard snapshot keeps the present state anew"
-    problem = Problem("store_damaged", f"{left} of {report.blobs:,} blobs are damaged", hint)
+    verb_form = "part is" if left == 1 else "parts are"
+    problem = Problem("store_damaged", f"{left} {verb_form} damaged", hint)
     return Answer("verify", report, 1, (problem,), hint if not repair else "guard snapshot")
+
+
+def _read(session: Session) -> VerifyReport:
+    with session.open_engine(session.configure(lenient=True), create=False) as engine:
+        return engine.verify(repair=False, progress=session.terminal.progress())
+
+
+def _repaired(session: Session) -> VerifyReport:
+    report, sentences = session.repair_store(session.configure(lenient=True))
+    for sentence in sentences:
+        session.terminal.warn(sentence)
+    return report

@@ -134,6 +134,8 @@ def test_wrong_paths(spoilt: Guard) -> None:
         assert result.status == 2, result.said
         assert "not in the project" in result.err
     before = manifest(spoilt.project)
+    empty = spoilt("rollback", "--last", "--yes", "")  # a variable that was never set
+    assert empty.status == 2, empty.said
     misspelt = spoilt("rollback", "--last", "--yes", "never/was")
     assert misspelt.status == 10, misspelt.said
     assert "there is no never/was" in misspelt.err
@@ -299,6 +301,20 @@ def test_damage_is_named_with_its_status(spoilt: Guard) -> None:
     assert result.status == 1, result.said
     assert "guard verify --repair" in result.err
     assert spoilt("--json", "verify").data()["damage"]
+
+
+def test_a_lost_catalog_is_made_again(spoilt: Guard) -> None:
+    """The hint of every other command leads out of it."""
+    before = spoilt("--json", "log").data()["operations"]
+    (spoilt.project.parent / "store" / "catalog.db").unlink()
+    lost = spoilt("rollback", "--last", "--yes")
+    assert lost.status == 12, lost.said
+    assert "guard verify --repair" in lost.err
+    mended = spoilt("verify", "--repair")
+    assert mended.status == 0, mended.said
+    assert "the catalog was made again" in mended.err
+    assert len(spoilt("--json", "log").data()["operations"]) == len(before)
+    assert spoilt("rollback", "--last", "--yes").status == 0
 
 
 def test_seal_and_schema(guard: Guard) -> None:

@@ -4,12 +4,106 @@ from __future__ import annotations
 
 import inspect
 import io
+import subprocess
+import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from driving import Project
 from rollback import rescue
+from rollback.engine import Engine
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project whose command changed two files, with the snapshot from before."""
+    made = Project(tmp_path.resolve())
+    (made.root / "src").mkdir()
+    (made.root / "src/a.py").write_text("one")
+    (made.root / "raw").mkdir()
+    (made.root / "raw/in.csv").write_text("1,2")
+    made.snapshot()
+    (made.root / "src/a.py").write_text("spoilt")
+    return made
+
+
+def _rescue(project: Project, *words: str, cwd: Path | None = None) -> tuple[int, str]:
+    program = [sys.executable, "-I", "-S", str(project.store / "rescue.pyz"), *words]
+    done = subprocess.run(
+        program, cwd=cwd or project.base, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_paths_are_held_as_guard_holds_them(project: Project) -> None:
+    """A misspelt one is 10, one outside is 2; both start where guard lets them start."""
+    to = ("rollback", "--to", "1", "--yes")
+    assert _rescue(project, *to, "src/typo.py")[0] == 10
+    assert _rescue(project, *to, "../../etc")[0] == 2
+    assert _rescue(project, *to, "")[0] == 2
+    assert (project.root / "src/a.py").read_text() == "spoilt"
+    assert _rescue(project, *to, "src/a.py")[0] == 0
+    assert (project.root / "src/a.py").read_text() == "one"
+    assert _rescue(project, "undo", "--yes")[0] == 0
+    assert (project.root / "src/a.py").read_text() == "spoilt"
+    assert _rescue(project, *to, "a.py", cwd=project.root / "src")[0] == 0
+    assert (project.root / "src/a.py").read_text() == "one"
+
+
+def test_redo(project: Project) -> None:
+    """What was taken back can be done again."""
+    assert _rescue(project, "rollback", "--to", "1", "--yes")[0] == 0
+    assert _rescue(project, "undo", "--yes")[0] == 0
+    assert _rescue(project, "redo", "--yes")[0] == 0
+    assert (project.root / "src/a.py").read_text() == "one"
+    assert _rescue(project, "redo", "--yes")[0] == 10
+
+
+def test_what_cannot_be_put_back_is_123(tmp_path: Path) -> None:
+    """Named, and no success."""
+    made = Project(tmp_path.resolve())
+    (made.root / "raw").mkdir()
+    (made.root / "raw/in.csv").write_text("1,2")
+    settings = replace(made.settings, watch=("raw/",))
+    with Engine(settings) as engine:
+        operation = engine.begin("snapshot", {})
+        engine.snapshot(operation, kind="manual", label="")
+        engine.finish(operation, "done", {})
+    (made.root / "raw/in.csv").write_text("other")
+    status, said = _rescue(made, "rollback", "--to", "1", "--yes")
+    assert status == 123, said
+    assert "raw/in.csv" in said
+
+
+def test_a_lost_catalog_is_made_again_with_nothing_installed(project: Project) -> None:
+    """The documents say whose store it is."""
+    (project.store / "catalog.db").unlink()
+    assert _rescue(project, "log")[0] == 12
+    status, said = _rescue(project, "verify", "--repair")
+    assert status == 0, said
+    assert "made again" in said
+    assert _rescue(project, "rollback", "--to", "1", "--yes")[0] == 0
+    assert (project.root / "src/a.py").read_text() == "one"
+
+
+def test_a_store_of_several_projects_asks_for_one(project: Project) -> None:
+    """Whose newest snapshot it is says nothing of what is meant."""
+    other = Project(project.base, b"other")
+    (other.root / "b").write_text("1")
+    other.snapshot()
+    to = ("rollback", "--to", "1", "--yes")
+    status, said = _rescue(project, *to)
+    assert status == 2, said
+    assert str(other.root) in said
+    assert _rescue(project, "--project", str(other.root), *to)[0] == 10
+    assert _rescue(project, *to, cwd=project.root)[0] == 0
+    assert (project.root / "src/a.py").read_text() == "one"
+
 
 PACKAGE = Path(rescue.__file__).resolve().parent.parent
 BUILD = inspect.unwrap(rescue.build)
