@@ -1,16 +1,20 @@
 """How the engine's costs grow with files and with snapshots.
 
     python -m benchmarks.growth [--scratch DIR] [--sizes 10000,100000,1000000] [--snapshots 200]
+    python -m benchmarks.growth --store-gb 50 [--scratch DIR] [--snapshots 200]
 
 For each size a tree of small files is made; then snapshots are taken, each after a hundred files
 changed in one folder. The columns should stay flat but for the walk, which looks at each file.
-Each size runs in a process of its own, so that peak memory is its own.
+Each size runs in a process of its own, so that peak memory is its own. With ``--store-gb`` the tree
+is sixteen checkpoints, one of which is written anew before each snapshot, until the store has that
+size.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -23,6 +27,7 @@ from rollback.engine import Engine
 
 PER_FOLDER = 200
 CHANGED = 100
+_CHECKPOINTS = 16
 
 
 def make(folder: Path, count: int) -> None:
@@ -54,6 +59,45 @@ def measure(scratch: Path, count: int, snapshots: int) -> dict[str, float]:
     figures["early_s"] = sum(times[:5]) / 5
     figures["late_s"] = sum(times[-5:]) / 5
     figures["kb_each"] = (_size(scratch / "store") - size) / 1000 / snapshots
+    figures |= _ask(guard, snapshots)
+    figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return figures
+
+
+def measure_large(scratch: Path, store_gb: float, snapshots: int) -> dict[str, float]:
+    """Return the measured figures of a store of so many gigabytes, seconds and megabytes."""
+    folder = scratch / "tree"
+    folder.mkdir()
+    size = int(store_gb * 1e9 / (snapshots + _CHECKPOINTS))
+    for number in range(_CHECKPOINTS):
+        _write_checkpoint(folder / f"c{number}.pt", number, size)
+    guard = Guard(folder, scratch / "store")
+    figures: dict[str, float] = {"checkpoint_mb": size / 1e6}
+    figures["first_s"] = guard.snapshot()[0]
+    times = []
+    for number in range(snapshots):
+        _write_checkpoint(folder / f"c{number % _CHECKPOINTS}.pt", number + _CHECKPOINTS, size)
+        times.append(guard.snapshot()[0])
+    figures["early_s"] = sorted(times[:21])[10]
+    figures["late_s"] = sorted(times[-21:])[10]
+    figures["again_s"] = guard.snapshot()[0]
+    figures["store_gb"] = _size(scratch / "store") / 1e9
+    figures |= _ask(guard, snapshots)
+    figures["left_gb"] = _size(scratch / "store") / 1e9
+    figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return figures
+
+
+def _write_checkpoint(path: Path, number: int, size: int) -> None:
+    block = number.to_bytes(8, "big") + os.urandom((1 << 20) - 8)
+    with path.open("wb") as file:
+        for at in range(0, size, 1 << 20):
+            file.write(block[: size - at])
+
+
+def _ask(guard: Guard, snapshots: int) -> dict[str, float]:
+    """Return how long the log, a difference and a prune of half of all take."""
+    figures: dict[str, float] = {}
     with Engine(guard.settings) as engine:
         for name, call in (
             ("log_s", lambda: engine.operations(20)),
@@ -63,7 +107,6 @@ def measure(scratch: Path, count: int, snapshots: int) -> dict[str, float]:
             begun = time.monotonic()
             call()
             figures[name] = time.monotonic() - begun
-    figures["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures
 
 
@@ -77,8 +120,15 @@ def main() -> None:
     parser.add_argument("--sizes", default="10000,100000,1000000")
     parser.add_argument("--snapshots", type=int, default=200)
     parser.add_argument("--scratch", type=Path, default=Path.cwd() / "benchmark-scratch")
+    parser.add_argument("--store-gb", type=float, help="a store of large files, of that size")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.store_gb:
+        shutil.rmtree(asked.scratch, ignore_errors=True)
+        asked.scratch.mkdir(parents=True)
+        _print([measure_large(asked.scratch, asked.store_gb, asked.snapshots)])
+        shutil.rmtree(asked.scratch)
+        return
     if asked.one:
         print(json.dumps(measure(asked.scratch, asked.one, asked.snapshots)))
         return
@@ -93,6 +143,10 @@ def main() -> None:
         rows.append({**json.loads(done.stdout), "snapshots": number})
         print(rows[-1], file=sys.stderr, flush=True)
     shutil.rmtree(asked.scratch, ignore_errors=True)
+    _print(rows)
+
+
+def _print(rows: list[dict[str, float]]) -> None:
     names = list(rows[0])
     print("| " + " | ".join(names) + " |")
     print("|" + "---|" * len(names))
