@@ -114,7 +114,10 @@ class Displacer:
             if rest:
                 copier = replace(root, policy=lambda _: Policy.COPY, find_databases=False)
                 resolver = KeepingResolver(
-                    copier, self.writer, self.store.work(self.operation.seq), self.store.free
+                    copier,
+                    self.writer,
+                    self.store.work(self.operation.seq),
+                    lambda _: self.store.free(),
                 )
                 jobs = [_job(path, plan.live.changed[path]) for path in rest]
                 kept.update(zip(rest, resolver.resolve(fd, jobs), strict=True))

@@ -7,6 +7,8 @@ what is new since, with a sample of the rest; what was measured then stands for 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import random
@@ -18,7 +20,7 @@ from rollback.atomic import remove_path
 from rollback.build import TreeBuilder
 from rollback.difference import Comparison, contents, find_entry
 from rollback.durable import sync_file_system
-from rollback.errors import RollbackError, StoreCorrupt
+from rollback.errors import NoSpace, RollbackError, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.inventory import is_tree, resource_from, target_from
 from rollback.lost import Lost, is_lost, say_lost
@@ -29,6 +31,7 @@ from rollback.proving import Prover
 from rollback.reclaim import distribution_label
 from rollback.reports import DrillPart, DrillReport
 from rollback.reread import differences, hash_one
+from rollback.room import PAGE, ScratchRoom
 from rollback.store.catalog import BlobKind
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
@@ -41,6 +44,8 @@ AUTO_FULL_BYTES = 16 << 30
 SAMPLE_PER_STRATUM = 48
 _STRATA = (4 << 10, 64 << 10, 1 << 20, 64 << 20, 1 << 62)
 _LARGE = 64 << 20
+_DOUBT = 2.0
+"""The bound of what could not be rehearsed at all is this many times what the rest took."""
 SAFETY = 1.25
 """The bound is this many times the estimate: the disk of tomorrow is not that of today."""
 _JITTER_S = 2.0
@@ -66,6 +71,13 @@ class _Part:
     sampled: bool = False
     lost: bool = False
     unsynced: bool = False
+    unmeasured: int = 0
+
+    def crowded(self, why: str) -> None:
+        """Say that there is no room to rehearse all of it."""
+        self.sampled = True
+        fix = "free some space, then guard drill --full"
+        self.skips.append(Skip(f"a part of the drill of {self.name}", why, fix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +144,12 @@ class Drill:
         self.budget_s = budget_s
         self.scratch = os.path.join(store.folder, b"work", b"drill-%d" % os.getpid())
         self._proven: dict[str, str] = {}
+        self.room = ScratchRoom(store)
 
     def run(self, progress: Callable[[str, int, int], None] | None = None) -> DrillReport:
         """Rehearse and return the verdict; the scratch folder is gone afterwards."""
         started = time.monotonic()
+        self.room = ScratchRoom(self.store)
         reach("drill.scratch")
         remove_path(self.scratch)
         os.makedirs(self.scratch, mode=0o700)
@@ -153,7 +167,9 @@ class Drill:
         finally:
             reach("drill.clean")
             discard(self.scratch, self.store.folder, files=sum(part.files for part in parts))
-        self._remember()
+        with contextlib.suppress(NoSpace):  # then the next one measures again
+            self._remember()
+        _guess(parts)
         return self._report(parts, elapsed_s, sync_s)
 
     def _report(self, parts: list[_Part], elapsed_s: float, sync_s: float) -> DrillReport:
@@ -190,10 +206,39 @@ class Drill:
                 self._tree(number, state, part)
             else:
                 self._resource(state, part)
+        except (NoSpace, OSError) as error:
+            self._out_of_room(number, state, part, error)
         except RollbackError as error:
             part.failures.append(f"{state.name}: {error}")
         part.elapsed_s = time.monotonic() - started
         return part
+
+    def _out_of_room(
+        self, number: int, state: ResourceState, part: _Part, error: NoSpace | OSError
+    ) -> None:
+        """Give up on a part for which the room went while it was rehearsed.
+
+        Raises:
+            OSError: It failed for another reason.
+        """
+        if isinstance(error, OSError) and error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise error
+        for name in (b"%d" % number, b"vault"):
+            remove_path(os.path.join(self.scratch, name))
+        part.unmeasured = state.bytes
+        part.crowded("the disk became full while it was rehearsed")
+
+    def _has_room(
+        self, target: TreeTarget, wanted: Mapping[bytes, Entry] | None, part: _Part
+    ) -> bool:
+        """Return whether there is room for files of a tree, for all where None; say if not."""
+        files = self._files(target) if wanted is None else wanted.items()
+        linking = self._linking(target, None)
+        needed = sum(self.room.takes(path, entry, linking) for path, entry in files)
+        room = self.room.left()
+        if needed > room:
+            part.crowded(f"it needs {needed:,} bytes of space, the disk has {room:,} to spare")
+        return needed <= room
 
     def _resource(self, state: ResourceState, part: _Part) -> None:
         key = f"drill:{state.resource}:{state.name}"
@@ -202,6 +247,11 @@ class Drill:
         if self.mode != "full" and known.get("blobs") == identity:
             part.estimate_s, part.sampled = known["elapsed_s"], True
             part.bound_s = part.estimate_s * SAFETY
+            return
+        room = self.room.left()
+        if state.bytes > room:
+            part.unmeasured = state.bytes
+            part.crowded(f"it needs {state.bytes:,} bytes of space, the disk has {room:,} to spare")
             return
         scratch = os.path.join(self.scratch, b"vault")
         os.makedirs(scratch, mode=0o700, exist_ok=True)
@@ -221,10 +271,13 @@ class Drill:
         os.makedirs(place, mode=0o700)
         record: dict[str, object] | None = None
         if self.mode == "full" or (self.mode == "auto" and not known and _fits(state)):
-            record = self._full(target, place, part)
+            if state.bytes + PAGE * state.files <= self.room.left() or self._has_room(
+                target, None, part
+            ):
+                record = self._full(target, place, part)
         elif self.mode == "auto" and known and known.get("elapsed_s") is not None:
             record = self._increment(target, place, part, known)
-        else:
+        if record is None:
             self._stratified(target, place, part)
         reach("drill.build")
         if record is not None and not part.failures:
@@ -319,8 +372,11 @@ class Drill:
 
     def _increment(
         self, target: TreeTarget, place: bytes, part: _Part, known: dict[str, object]
-    ) -> dict[str, object]:
-        """Rebuild what is new since the last rehearsal, and a sample of what is not."""
+    ) -> dict[str, object] | None:
+        """Rebuild what is new since the last rehearsal, and a sample of what is not.
+
+        None where there is no room for that.
+        """
         load = self.store.reader.tree
         wanted: dict[bytes, Entry] = {}
         proven = bytes.fromhex(str(known["tree"]))
@@ -331,13 +387,15 @@ class Drill:
                 if pair.new is not None and pair.new.kind is Kind.FILE:
                     wanted[pair.path] = pair.new
         elif proven != target.tree:
-            return self._full(target, place, part)
+            return self._full(target, place, part) if self._has_room(target, None, part) else None
         fresh = sum(entry.size for entry in wanted.values())
         names = [os.fsencode(name) for name in known["sample"]]  # type: ignore[attr-defined]
         for path in random.Random(self.snapshot.id).sample(names, min(len(names), 16)):  # noqa: S311
             entry = find_entry(load, target.tree, path)
             if entry is not None and entry.kind is Kind.FILE and entry.size < _LARGE:
                 wanted.setdefault(path, entry)
+        if not self._has_room(target, wanted, part):
+            return None
         part.failures += self._rebuild(target, place, wanted, part)
         growth = _growth(known, len(wanted), fresh) if fresh else 1.0
         part.sampled = True
@@ -351,7 +409,10 @@ class Drill:
         for number, stratum in enumerate(self._strata(target)):
             if not stratum.count:
                 continue
-            chosen = dict(stratum.chosen)
+            chosen = self.room.fitting(stratum.chosen, self._linking(target, None))
+            if not chosen:
+                part.unmeasured += stratum.weight
+                continue
             folder = os.path.join(place, b"s%d" % number)
             os.makedirs(folder, mode=0o700)
             started = time.monotonic()
@@ -436,6 +497,19 @@ class Drill:
             with self.store.catalog.transaction():
                 for key, value in self._proven.items():
                     self.store.catalog.set_value(key, value)
+
+
+def _guess(parts: list[_Part]) -> None:
+    """Estimate what there was no room to rehearse, at the pace of all that was."""
+    missing = [part for part in parts if part.unmeasured]
+    written = sum(part.size + PAGE * part.files for part in parts)
+    if missing and not written:
+        missing[0].crowded("nothing of it was rehearsed: how long a rollback takes is not known")
+        return
+    pace_s = sum(part.elapsed_s for part in parts) / max(1, written)
+    for part in missing:
+        part.estimate_s += part.unmeasured * pace_s
+        part.bound_s += part.unmeasured * pace_s * _DOUBT * SAFETY
 
 
 def _sync(_number: int, place: bytes) -> float:

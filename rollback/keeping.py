@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from rollback.capture import Job, Resolving, watched
@@ -34,7 +34,7 @@ class KeepingResolver:
         root: The root that is captured.
         writer: Where blobs go.
         work: A private folder on the store's file system.
-        allowance: Returns how many more bytes may be kept.
+        allowance: Is told of files that come up, and returns how many more bytes may be kept.
         expect_known: Whether large files are hashed before they are copied: what was just put
             back is in the store already.
     """
@@ -44,7 +44,7 @@ class KeepingResolver:
         root: Root,
         writer: BlobWriter,
         work: bytes,
-        allowance: Callable[[], int],
+        allowance: Callable[[Sequence[Job]], int],
         *,
         expect_known: bool = False,
     ) -> None:
@@ -63,26 +63,9 @@ class KeepingResolver:
         """Start to keep files: small ones packed, large ones as files, others by a link."""
         self.writer.spill()
         results: list[Kept | None] = [None] * len(jobs)
-        small: list[int] = []
-        large: list[int] = []
-        link: list[int] = []
-        room = self.allowance() if jobs else 0
-        for index, job in sorted(enumerate(jobs), key=lambda item: item[1].info.st_size):
-            policy = self.root.policy(job.path)
-            size = job.info.st_size
-            if policy is Policy.WATCH:
-                results[index] = watched(job)
-            elif policy is Policy.LINK and self._can_link(root_fd):
-                link.append(index)
-            elif _stored_size(job.info) > room:
-                results[index] = Kept(
-                    Kind.UNPROTECTED,
-                    note=f"there is not enough space or quota to keep its {size:,} bytes",
-                )
-            else:
-                room -= _stored_size(job.info)
-                (small if size < SMALL else large).append(index)
-        small.sort()
+        room = self.allowance(jobs)
+        link, copy = self._sort(root_fd, jobs, results)
+        small, large = self._fitting(jobs, copy, room, results)
         reading = self._read_small(small, jobs)
 
         def finish() -> list[Kept]:
@@ -91,12 +74,56 @@ class KeepingResolver:
             self._copy_large(root_fd, jobs, large, results)
             self._take_small(reading, small, results)
             unlinked = [index for index in link if results[index] is None]
-            self._take_small(self._read_small(unlinked, jobs), unlinked, results)
+            self._copy_unlinked(root_fd, jobs, unlinked, results)
             grown = [index for index in small + unlinked if _has_grown(results[index])]
             self._copy_large(root_fd, jobs, grown, results)
             return [kept or Kept(Kind.UNPROTECTED, note="it is gone") for kept in results]
 
         return Resolving(finish, reading.abandon)
+
+    def _sort(
+        self, root_fd: int, jobs: list[Job], results: list[Kept | None]
+    ) -> tuple[list[int], list[int]]:
+        """Return which files are to be linked and which copied; the watched ones are done."""
+        link: list[int] = []
+        copy: list[int] = []
+        for index, job in enumerate(jobs):
+            policy = self.root.policy(job.path)
+            if policy is Policy.WATCH:
+                results[index] = watched(job)
+            elif policy is Policy.LINK and self._can_link(root_fd):
+                link.append(index)
+            else:
+                copy.append(index)
+        return link, copy
+
+    def _fitting(
+        self, jobs: list[Job], copy: list[int], room: int, results: list[Kept | None]
+    ) -> tuple[list[int], list[int]]:
+        """Return the small and the large files that there is room for; the others are named.
+
+        The smallest come first, so that most files are kept.
+        """
+        small: list[int] = []
+        large: list[int] = []
+        for index in sorted(copy, key=lambda index: jobs[index].info.st_size):
+            info = jobs[index].info
+            size = stored_size(info)
+            if size > room:
+                why = f"there is not enough space or quota to keep its {info.st_size:,} bytes"
+                results[index] = Kept(Kind.UNPROTECTED, note=why)
+            else:
+                room -= size
+                (small if info.st_size < SMALL else large).append(index)
+        return sorted(small), large
+
+    def _copy_unlinked(
+        self, root_fd: int, jobs: list[Job], unlinked: list[int], results: list[Kept | None]
+    ) -> None:
+        """Copy what could not be linked, as far as there is room by now."""
+        small, large = self._fitting(jobs, unlinked, self.allowance(()), results)
+        self._copy_large(root_fd, jobs, large, results)
+        self._take_small(self._read_small(small, jobs), small, results)
 
     def resolve(self, root_fd: int, jobs: list[Job]) -> list[Kept]:
         """Keep files and return what became of each, in order."""
@@ -226,5 +253,6 @@ def _knows_nothing(_blob: bytes) -> bool:
     return False
 
 
-def _stored_size(info: os.stat_result) -> int:
+def stored_size(info: os.stat_result) -> int:
+    """Return how many bytes a copy of a file takes: the holes of a large one take none."""
     return min(info.st_size, info.st_blocks * 512) if info.st_size >= SMALL else info.st_size

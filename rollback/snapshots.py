@@ -22,6 +22,7 @@ from rollback.model import Category, Operation, ResourceState, Skip, Snapshot
 from rollback.reports import SnapshotReport
 from rollback.resources.base import Resource, Root
 from rollback.resources.configuration import capture_variables
+from rollback.room import Room
 from rollback.store.blobs import BlobWriter
 from rollback.store.catalog import storable
 from rollback.store.store import Store, document_stem, read_json
@@ -85,14 +86,10 @@ class SnapshotTaker:
         elapsed_s = time.monotonic() - started
         return SnapshotReport(snapshot, elapsed_s, self.writer.new_bytes, categories)
 
-    def allowance(self) -> int:
-        """Return how many bytes of content may still be kept."""
-        quota = self.settings.max_store_bytes - self.store.used() - self.writer.new_bytes
-        return max(0, min(quota, self.store.free() - 2 * self.store.reserve()))
-
     def _capture_roots(self, roots: Sequence[Root], work: bytes) -> None:
+        room = Room(self.store, self.settings.max_store_bytes, self.writer)
         for root in roots:
-            resolver = KeepingResolver(root, self.writer, work, self.allowance)
+            resolver = KeepingResolver(root, self.writer, work, room.allow)
             found = capture_tree(root, self.store.reader, resolver, update_index=True)
             self.states.append(tree_state(found))
             self.skips += gather(found.skipped, found.root)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from e2e.guard_command import Guard, assert_clear
 from e2e.projects import make_small_project
 from manifest import assert_back, differences, manifest
+from small_disk import mounted
 
 _MIB = 1 << 20
 
@@ -25,14 +25,8 @@ _MIB = 1 << 20
 @pytest.fixture(params=[48])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Return a folder on a tmpfs of a given size in MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    options = f"size={request.param}m,mode=700"
-    mount = ["mount", "-t", "tmpfs", "-o", options, "guard-test", str(place)]
-    if not shutil.which("mount") or subprocess.run(mount, check=False).returncode != 0:
-        pytest.skip("a small file system cannot be mounted here: run as root, or in unshare -Urm")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounted(tmp_path / "disk", request.param) as place:
+        yield place
 
 
 def _on(disk: Path, guard: Guard, monkeypatch: pytest.MonkeyPatch, *, model_mib: int) -> Guard:

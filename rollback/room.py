@@ -1,0 +1,112 @@
+"""How much a snapshot and a rehearsal may write: what stays free is fixed at their beginning."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+
+from rollback.capture import Job
+from rollback.model import Entry
+from rollback.store.blobs import BlobWriter, file_path
+from rollback.store.catalog import BlobKind
+from rollback.store.store import Store
+from rollback.writing import Linking
+
+PAGE = 4096
+"""What a file takes on most disks, however short it is."""
+_LEFT_FREE = 4
+"""One part in so many of what is free stays free during a rehearsal: the disk is others' too."""
+
+_ROW = 128
+"""Bytes that a file takes besides its content: head in a pack, row in the catalog."""
+_NAME = 160
+"""Bytes that a name takes in a folder's record and in the index, besides the name, twice."""
+_FOLDER = 512
+"""Bytes that a record of a folder and its row in the index take besides."""
+_JOURNAL = 8192
+"""Bytes of the catalog that a changed row makes SQLite set aside, at most."""
+
+
+class Room:
+    """The bytes that one snapshot may take, by the quota and by what the disk has.
+
+    Of the disk a margin stays free: for the catalog, for the rollback that may follow, for others.
+    It is fixed once. Were it a share of what is left each time, each batch of files would take
+    most of what the batch before it had left, and the catalog would find nothing.
+
+    Args:
+        store: Where the snapshot goes.
+        max_store_bytes: Its quota.
+        writer: Counts the content that was kept.
+    """
+
+    def __init__(self, store: Store, max_store_bytes: int, writer: BlobWriter) -> None:
+        self.store = store
+        self.writer = writer
+        self._quota = max_store_bytes - store.used()
+        self._margin = 2 * store.reserve()
+        self._catalog = os.stat(store.catalog.path).st_size
+        self._files = 0
+        self._upkeep = 0
+
+    def allow(self, jobs: Sequence[Job]) -> int:
+        """Return how many bytes of content may still be kept.
+
+        Args:
+            jobs: Files that come up now. What will be written of them besides their content is
+                counted from now on, whether that is kept or not.
+        """
+        self._files += len(jobs)
+        self._upkeep += _ROW * len(jobs)
+        folders = {id(job.folder): job.folder for job in jobs}
+        for folder in folders.values():
+            self._upkeep += _FOLDER + sum(_NAME + 2 * len(name) for name in folder.names)
+        journal = min(self._catalog, _JOURNAL * self._files)
+        disk = self.store.free() - self._margin - self._upkeep - journal
+        return max(0, min(self._quota - self.writer.new_bytes, disk))
+
+
+class ScratchRoom:
+    """The bytes that a rehearsal may take: of what is free at its beginning, a part stays free.
+
+    Args:
+        store: On whose file system the scratch folder is.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._floor = store.free() // _LEFT_FREE
+
+    def left(self) -> int:
+        """Return how many bytes may still be written."""
+        return max(0, self.store.free() - self._floor)
+
+    def takes(self, path: bytes, entry: Entry, linking: Linking) -> int:
+        """Return how many bytes of the disk a rebuilt file takes.
+
+        Raises:
+            StoreCorrupt: The store does not have its content.
+        """
+        place = self.store.reader.place(entry.ref)
+        if place.kind is BlobKind.INODE and linking.may(path):
+            return 0
+        size = entry.size
+        if place.kind is BlobKind.LOOSE:
+            with contextlib.suppress(OSError):
+                blob = file_path(self.store.folder, place.kind, entry.ref)
+                size = min(size, os.stat(blob).st_blocks * 512)
+        return -(-size // PAGE) * PAGE
+
+    def fitting(
+        self, chosen: Iterable[tuple[bytes, Entry]], linking: Linking
+    ) -> dict[bytes, Entry]:
+        """Return those of some files that there is room for."""
+        room = self.left()
+        fitting: dict[bytes, Entry] = {}
+        for path, entry in chosen:
+            size = self.takes(path, entry, linking)
+            if size <= room:
+                fitting[path] = entry
+                room -= size
+        return fitting

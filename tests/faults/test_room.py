@@ -1,0 +1,107 @@
+"""Little room: what fits is kept, what does not is named, and nobody's disk is filled."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from driving import Project, scratch_project
+from manifest import assert_back, manifest
+from rollback import failpoints
+from rollback.reports import DrillReport
+from small_disk import mounted
+
+_MIB = 1 << 20
+
+
+def _fill(root: Path, files: int, size: int) -> None:
+    for number in range(files):
+        folder = root / f"d{number % 20}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"f{number}").write_bytes(os.urandom(size))
+
+
+@contextmanager
+def _least_free(place: Path) -> Iterator[list[int]]:
+    """Watch a disk; the list has what was free at the worst moment."""
+    least = [os.statvfs(place).f_bavail * os.statvfs(place).f_frsize]
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.0005):
+            fs = os.statvfs(place)
+            least[0] = min(least[0], fs.f_bavail * fs.f_frsize)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield least
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _drill(project: Project, mode: str = "auto") -> DrillReport:
+    with project.engine() as engine:
+        return engine.drill(engine.find_snapshot("last"), mode=mode)
+
+
+@pytest.mark.parametrize(("files", "size"), [(4_800, 4_096), (48, 500_000), (12, 2_000_000)])
+def test_a_project_of_two_fifths_of_the_disk(tmp_path: Path, files: int, size: int) -> None:
+    """The snapshot fits; the rehearsal has no room for all of it, takes a part, and says so."""
+    with mounted(tmp_path / "disk", 60) as disk:
+        project = Project(disk)
+        _fill(project.root, files, size)
+        before = manifest(project.root)
+        taken = project.snapshot().snapshot
+        assert not [skip for skip in taken.skipped if "space" in skip.why]
+        for mode in ("auto", "full", "sample"):
+            with _least_free(disk) as least:
+                report = _drill(project, mode)
+            assert report.passed, report.failures
+            assert report.mode == "sample"
+            assert report.bound_s > 0
+            assert least[0] > 2 * _MIB, "the rehearsal filled the disk"
+            told = any("space" in skip.why for skip in report.skips)
+            assert told or mode == "sample", report.skips
+        (project.root / "d1" / "f1").unlink()
+        project.rollback(taken)
+        assert_back(before, manifest(project.root))
+
+
+@pytest.mark.parametrize(("files", "size", "disk_mib"), [(2_000, 20_000, 20), (24_000, 1_500, 30)])
+def test_what_the_stores_disk_cannot_take_is_named(
+    tmp_path: Path, files: int, size: int, disk_mib: int
+) -> None:
+    """More small files than the store's disk has room for: the snapshot is there without some."""
+    with mounted(tmp_path / "disk", disk_mib) as disk, scratch_project() as project:
+        project.store = disk / "store"
+        _fill(project.root, files, size)
+        for _ in range(2):
+            taken = project.snapshot().snapshot
+            assert any("not enough space" in skip.why for skip in taken.skipped)
+            tree = next(state for state in taken.states if state.resource == "files")
+            assert tree.files > files // 4
+
+
+def test_a_disk_that_others_fill_during_the_rehearsal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was room when it began, and then there is none: that is said, and stops nothing."""
+    project = Project(tmp_path)
+    _fill(project.root, 12, 5_000)
+    project.snapshot()
+    for armed in ("stage.file:enospc@7", "drill.build:enospc"):
+        with monkeypatch.context() as patch:
+            patch.setattr(failpoints, "_armed", failpoints._arm(armed))
+            report = _drill(project, "full")
+        assert report.passed, report.failures
+        assert report.mode == "sample"
+        assert any("became full" in skip.why for skip in report.skips), report.skips
+        assert not list((project.store / "work").glob("drill-*"))
+    assert _drill(project, "full").mode == "full"
