@@ -31,6 +31,9 @@ class Verifier:
         work: What it was to do.
         notes: What it could not do, and said so; that may differ.
         vault: Where databases find their content.
+
+    Attributes:
+        wrong: What differs, as sentences.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Verifier:
         self.work = work
         self.noted = {note.what for note in notes}
         self.vault = vault
+        self.wrong: list[str] = []
 
     def run(self) -> None:
         """Read the state again, compare, and let the index describe it from now on.
@@ -53,7 +57,7 @@ class Verifier:
         Raises:
             RestoreIncomplete: Something differs; the first of it is named.
         """
-        wrong: list[str] = []
+        wrong = self.wrong
         work = self.store.work(self.operation.seq)
         with self.store.catalog.transaction():
             writer = BlobWriter(self.store.reader, f"{self.operation.seq:08d}-v")
@@ -94,6 +98,7 @@ class Verifier:
     def _differences(self, plan: TreePlan, found: Captured) -> Iterator[str]:
         target, root, tree = plan.target, plan.target.root, found.tree
         whole = target.present and not (self.work.selection.paths or self.work.selection.categories)
+        whole = whole and not plan.is_barred(b"")
         if whole and metadata_differs(found.meta, target.meta) and not self._noted(root, b""):
             yield f"{os.fsdecode(root.path)} has another owner, mode, time or attribute"
         for pair in Comparison(self.store.reader.records, expand=True).compare(tree, target.tree):
@@ -115,7 +120,11 @@ class Verifier:
         target, path, old, new = plan.target, pair.path, pair.old, pair.new
         apart = (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
         # What is lost is named as not put back; no other path may differ.
-        if path in plan.lost or any(e is not None and e.kind in apart for e in (old, new)):
+        if (
+            plan.is_barred(path)
+            or path in plan.lost
+            or any(e is not None and e.kind in apart for e in (old, new))
+        ):
             return True
         if new is None:
             kept = target.present and target.root.keep_extra(path)

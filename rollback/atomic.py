@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from rollback.errors import RestoreIncomplete
 from rollback.failpoints import reach
@@ -34,7 +34,8 @@ class LiveWriter:
 
     Args:
         root: Absolute path of the root, as it was when it was captured.
-        stage: Absolute path of the folder that holds staged content, same file system.
+        stages: Where staged content lies: the top of each file system in the root (relative, empty
+            for the root itself) → absolute path of a folder on it.
         aside: Absolute path of a folder in the store, made where it is needed: what changed
             after it was kept for the undo is put there.
 
@@ -42,7 +43,7 @@ class LiveWriter:
         RestoreIncomplete: The root is reached through a link that was not there before.
     """
 
-    def __init__(self, root: bytes, stage: bytes, aside: bytes) -> None:
+    def __init__(self, root: bytes, stages: Mapping[bytes, bytes], aside: bytes) -> None:
         if os.path.realpath(root) != root:
             raise RestoreIncomplete(
                 f"{os.fsdecode(root)} is now reached through a link; nothing was written",
@@ -50,7 +51,7 @@ class LiveWriter:
             )
         self.root = root
         self.fd = open_root(root)
-        self.stage_fd = open_root(stage)
+        self._stages = {top: open_root(stage) for top, stage in stages.items()}
         self.folders = FolderCache(self.fd)
         self.notes: list[tuple[bytes, str]] = []
         self.aside = aside
@@ -60,7 +61,20 @@ class LiveWriter:
         """Close the handles."""
         self.folders.forget()
         os.close(self.fd)
-        os.close(self.stage_fd)
+        for stage in self._stages.values():
+            os.close(stage)
+
+    def stage_fd(self, path: bytes) -> int:
+        """Return the handle of the staging folder for a path: it can be renamed from there."""
+        return self._stages[top_of(path, self._stages)]
+
+    def has_staged(self, path: bytes, staged: bytes) -> bool:
+        """Return whether something is staged for a path."""
+        try:
+            os.stat(staged, dir_fd=self.stage_fd(path), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def replace(self, path: bytes, staged: bytes, kept: Entry | None) -> None:
         """Put a staged file in place of whatever file is there; atomic.
@@ -73,26 +87,27 @@ class LiveWriter:
         with self._parent(path) as (parent, name):
             reach("restore.replace")
             self._save_if_new(parent, path, kept)
-            os.rename(staged, name, src_dir_fd=self.stage_fd, dst_dir_fd=parent)
+            os.rename(staged, name, src_dir_fd=self.stage_fd(path), dst_dir_fd=parent)
             reach("restore.replaced")
 
     def move_folder(self, path: bytes, staged: bytes) -> None:
         """Move a staged folder to a path where nothing is; atomic."""
+        stage = self.stage_fd(path)
         with self._parent(path) as (parent, name):
             reach("restore.folder")
-            mode = os.stat(staged, dir_fd=self.stage_fd).st_mode
+            mode = os.stat(staged, dir_fd=stage).st_mode
             if not mode & stat.S_IWUSR:
-                os.chmod(staged, stat.S_IMODE(mode) | stat.S_IWUSR, dir_fd=self.stage_fd)
+                os.chmod(staged, stat.S_IMODE(mode) | stat.S_IWUSR, dir_fd=stage)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 self._dispose(parent, name)
             try:
-                os.rename(staged, name, src_dir_fd=self.stage_fd, dst_dir_fd=parent)
+                os.rename(staged, name, src_dir_fd=stage, dst_dir_fd=parent)
             except NotADirectoryError:
                 if not name.endswith(SIDE_SUFFIXES):
                     raise
                 # A database's side file, which no tree knows: the database is put back whole.
                 os.unlink(name, dir_fd=parent)
-                os.rename(staged, name, src_dir_fd=self.stage_fd, dst_dir_fd=parent)
+                os.rename(staged, name, src_dir_fd=stage, dst_dir_fd=parent)
             if not mode & stat.S_IWUSR:
                 os.chmod(name, stat.S_IMODE(mode), dir_fd=parent)
 
@@ -113,10 +128,15 @@ class LiveWriter:
             self._save_if_new(parent, path, kept)
             os.unlink(name, dir_fd=parent)
 
-    def remove_folder(self, path: bytes) -> bool:
-        """Remove a folder that the snapshot does not have; False where something else is in it.
+    def remove_folder(self, path: bytes, *, give_way: bool = False) -> None:
+        """Remove a folder that the snapshot does not have.
 
-        Caches in it go with it; whatever else was left out of snapshots keeps it.
+        Caches in it go with it; whatever else was left out of snapshots keeps it, or is moved
+        into the store with it.
+
+        Args:
+            path: What goes.
+            give_way: Whether its place is needed.
         """
         self.folders.forget()
         with self._parent(path) as (parent, name):
@@ -124,12 +144,15 @@ class LiveWriter:
             try:
                 self._dispose(parent, name)
             except FileNotFoundError:
-                return True
+                return
             except OSError as error:
-                if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
-                    return False
-                raise
-            return True
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+                if give_way:
+                    # No undo snapshot has what is left: it keeps its names and is told.
+                    place = self._place_aside()
+                    os.rename(name, place, src_dir_fd=parent)
+                    self.set_aside.append((path, place))
 
     def vanish(self) -> None:
         """Remove the root's own folder where nothing is left in it."""
@@ -142,7 +165,8 @@ class LiveWriter:
         """Give a file or folder the metadata of its entry."""
         reach("restore.metadata")
         if not path:
-            self.notes += [(path, why) for why in set_metadata(self.fd, entry, fresh=False)]
+            with naming(self.root):
+                self.notes += [(path, why) for why in set_metadata(self.fd, entry, fresh=False)]
             return
         with self._parent(path) as (parent, name):
             if entry.kind not in (Kind.FILE, Kind.DIRECTORY, Kind.DATABASE):
@@ -166,14 +190,14 @@ class LiveWriter:
             path: Path that becomes another name of it.
             spare: A free name in the staging folder.
         """
-        folder, name = split(leader)
-        source = self.folders.open(folder)
-        os.link(name, spare, src_dir_fd=source, dst_dir_fd=self.stage_fd, follow_symlinks=False)
+        stage = self.stage_fd(leader)
+        with self._parent(leader) as (source, name):
+            os.link(name, spare, src_dir_fd=source, dst_dir_fd=stage, follow_symlinks=False)
         with self._parent(path) as (parent, target):
-            os.rename(spare, target, src_dir_fd=self.stage_fd, dst_dir_fd=parent)
+            os.rename(spare, target, src_dir_fd=stage, dst_dir_fd=parent)
         # Renaming one name of a file over another name of it does nothing and leaves both.
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(spare, dir_fd=self.stage_fd)
+            os.unlink(spare, dir_fd=stage)
 
     def part(self, path: bytes, spare: bytes) -> None:
         """Make `path` a file of its own, with the content it shares with other names; atomic.
@@ -182,9 +206,10 @@ class LiveWriter:
             path: One name of a file.
             spare: A free name in the staging folder.
         """
+        stage = self.stage_fd(path)
         with self._parent(path) as (parent, name):
             source = os.open(name, _OPEN, dir_fd=parent)
-            target = os.open(spare, _CREATE, 0o600, dir_fd=self.stage_fd)
+            target = os.open(spare, _CREATE, 0o600, dir_fd=stage)
             try:
                 while chunk := os.read(source, _CHUNK):
                     write_all(target, chunk)
@@ -196,7 +221,7 @@ class LiveWriter:
                 os.close(source)
                 os.close(target)
             reach("restore.replace")
-            os.rename(spare, name, src_dir_fd=self.stage_fd, dst_dir_fd=parent)
+            os.rename(spare, name, src_dir_fd=stage, dst_dir_fd=parent)
 
     def remove_bytecode(self, paths: Iterable[bytes]) -> None:
         """Remove the compiled forms of Python sources that are about to be put back.
@@ -223,14 +248,19 @@ class LiveWriter:
 
     @contextlib.contextmanager
     def _parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
-        """Give the handle of a path's folder; a folder that forbids writing is opened for it."""
+        """Give the handle of a path's folder; a folder that forbids writing is opened for it.
+
+        Raises:
+            OSError: As the block raises; it names the whole path.
+        """
         folder, name = split(path)
-        parent = self.folders.open(folder)
-        if os.geteuid() != 0:
-            info = os.fstat(parent)
-            if not info.st_mode & stat.S_IWUSR:
-                os.chmod(parent, stat.S_IMODE(info.st_mode) | stat.S_IRWXU)
-        yield parent, name
+        with naming(os.path.join(self.root, path)):
+            parent = self.folders.open(folder)
+            if os.geteuid() != 0:
+                info = os.fstat(parent)
+                if not info.st_mode & stat.S_IWUSR:
+                    os.chmod(parent, stat.S_IMODE(info.st_mode) | stat.S_IRWXU)
+            yield parent, name
 
     def _save_if_new(self, parent: int, path: bytes, kept: Entry | None) -> None:
         """Give what is about to go a name in the store, unless the undo has it."""
@@ -241,8 +271,7 @@ class LiveWriter:
             return
         if stat.S_ISDIR(info.st_mode) or (kept is not None and _is_still(parent, name, info, kept)):
             return
-        os.makedirs(self.aside, mode=0o700, exist_ok=True)
-        place = os.path.join(self.aside, os.urandom(8).hex().encode())
+        place = self._place_aside()
         try:
             os.link(name, place, src_dir_fd=parent, follow_symlinks=False)
         except OSError as error:
@@ -252,6 +281,10 @@ class LiveWriter:
                 return
             _copy(parent, name, place)
         self.set_aside.append((path, place))
+
+    def _place_aside(self) -> bytes:
+        os.makedirs(self.aside, mode=0o700, exist_ok=True)
+        return os.path.join(self.aside, os.urandom(8).hex().encode())
 
     def _dispose(self, parent: int, name: bytes) -> None:
         try:
@@ -267,6 +300,21 @@ class LiveWriter:
                 for cache in found:
                     remove_tree(folders.open(name), cache)
         os.rmdir(name, dir_fd=parent)
+
+
+@contextlib.contextmanager
+def naming(path: bytes) -> Iterator[None]:
+    """Let errors of the system name a whole path: calls below a folder handle know only a name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
+
+
+def top_of(path: bytes, tops: Iterable[bytes]) -> bytes:
+    """Return the innermost of some folders that a path lies in; the root itself is empty."""
+    inside = [top for top in tops if not top or path.startswith(top + b"/")]
+    return max(inside, key=len)
 
 
 def _is_still(parent: int, name: bytes, info: os.stat_result, kept: Entry) -> bool:

@@ -38,6 +38,7 @@ from rollback.inventory import (
 )
 from rollback.lock import owner
 from rollback.model import Operation, Snapshot
+from rollback.obstacles import Obstacle
 from rollback.reports import (
     Difference,
     DrillReport,
@@ -86,6 +87,7 @@ class Engine(History):
             super().__init__(Store(self.placement.path, create=create), settings.project)
         self._planned: tuple[float, Work] | None = None
         self._inventory: Inventory | None = None
+        self._obstacles: list[Obstacle] = []
 
     def __enter__(self) -> Self:
         return self
@@ -252,7 +254,7 @@ class Engine(History):
     def plan(self, snapshot: Snapshot, selection: Selection) -> RestorePlan:
         """Return what a restore would do; reads only."""
         with self._say(RollbackError, "what differs could not be looked at"):
-            work = make_plan(self.store, snapshot, selection)
+            work = make_plan(self.store, snapshot, selection, self._obstacles)
         self._planned = (time.monotonic(), work)
         return work.public
 
@@ -314,7 +316,7 @@ class Engine(History):
             dead = self.store.unfinished()
             applying = [operation for operation in dead if operation.state == "applying"]
             if applying:
-                told.append(self._holding_lock(lambda: self._resume(applying[0])))
+                told += self._holding_lock(lambda: self._resume(applying[0]))
             told += [
                 self._holding_lock(partial(self._bury, operation))
                 for operation in dead
@@ -333,8 +335,11 @@ class Engine(History):
         finally:
             self.store.lock.release()
 
-    def _resume(self, operation: Operation) -> str:
-        """Finish the newest restore that died in the middle; older ones it takes the place of."""
+    def _resume(self, operation: Operation) -> list[str]:
+        """Finish the newest restore that died in the middle; older ones it takes the place of.
+
+        What stood in its way and does so still is named: it may not stop all that comes after.
+        """
         snapshot = self.find_snapshot(str(operation.data["target_id"]))
         self._remove_stages(operation)
         plan = self.plan(snapshot, selection_from(operation.data))
@@ -343,9 +348,13 @@ class Engine(History):
             lambda: self.store.catalog.add_operation(operation.kind, intent)
         )
         os.makedirs(self.store.work(again.seq), mode=0o700, exist_ok=True)
-        self._restore(again, plan)
-        name = f"{operation.kind} {operation.seq}"
-        return f"{name} had been interrupted; it is finished now"
+        outcome = self._restore(again, plan)
+        told = f"{operation.kind} {operation.seq} had been interrupted; it is finished now"
+        if not outcome.skipped:
+            return [told]
+        named = [f"not put back: {s.what}: {s.why}; {s.fix}" for s in outcome.skipped]
+        more = [f"not put back: {len(named) - _NAMED} more"] if len(named) > _NAMED else []
+        return [f"{told}, but for what follows", *named[:_NAMED], *more]
 
     def _bury(self, operation: Operation) -> str:
         """End an operation that died before it changed anything in the project."""
@@ -372,14 +381,17 @@ class Engine(History):
     def _restore(self, operation: Operation, plan: RestorePlan) -> RestoreOutcome:
         started = time.monotonic()
         try:
-            for dead in self._applying(operation):
+            stopped = self._applying(operation)
+            for dead in stopped:
                 self._remove_stages(dead)
             work = self._work(plan)
             for tree in work.trees:
                 if not tree.empty:
                     tree.target.root.prepare()
-            restorer = Restorer(self.store, operation, work, self.settings.environ or None)
+            environ = self.settings.environ or None
+            restorer = Restorer(self.store, operation, work, environ, resumed=bool(stopped))
             undo = restorer.run()
+            self._obstacles = restorer.obstacles
             sound = self._check(work)
         except RestoreIncomplete:
             self.store.lock.release()
@@ -394,7 +406,8 @@ class Engine(History):
             raise
         elapsed_s = time.monotonic() - started
         steps, skipped = restorer.steps(), restorer.unrestorable()
-        done: dict[str, Any] = {"elapsed_s": elapsed_s, "steps": len(steps), "verified": True}
+        done: dict[str, Any] = {"elapsed_s": elapsed_s, "steps": len(steps)}
+        done["verified"] = restorer.verified
         done["idle"] = work.idle
         done["unrestorable"] = [skip.what for skip in skipped[:_NAMED]]
         done["problems"] = list(sound.problems[:_NAMED])
@@ -416,7 +429,7 @@ class Engine(History):
             identity,
             tuple(steps),
             elapsed_s,
-            verified=True,
+            verified=restorer.verified,
             kept_aside=tuple(restorer.kept_aside),
             skipped=tuple(skipped),
             problems=sound.problems,
@@ -438,4 +451,4 @@ class Engine(History):
             fresh = time.monotonic() - at < _FRESH_S
             if fresh and (work.snapshot.id, work.selection) == (plan.snapshot.id, plan.selection):
                 return work
-        return make_plan(self.store, plan.snapshot, plan.selection)
+        return make_plan(self.store, plan.snapshot, plan.selection, self._obstacles)

@@ -63,6 +63,7 @@ class TreePlan:
         same: Files whose content is what it was, although their signature is not.
         replaced: Live entries that a placed one takes the place of.
         vanish: Whether the root's folder itself shall be gone.
+        barred: Paths that something stands in the way of: nothing is done there and below.
     """
 
     target: TreeTarget
@@ -82,6 +83,7 @@ class TreePlan:
     same: dict[bytes, Entry] = field(default_factory=dict)
     replaced: dict[bytes, Entry] = field(default_factory=dict)
     vanish: bool = False
+    barred: set[bytes] = field(default_factory=set)
 
     @property
     def empty(self) -> bool:
@@ -91,6 +93,27 @@ class TreePlan:
             or self.specials or self.metas or self.relinks or self.parts or self.touched
             or self.vanish or self.lost
         )  # fmt: skip
+
+    def is_barred(self, path: bytes) -> bool:
+        """Return whether something stands in the way of a path, or of a folder that it lies in."""
+        if not self.barred:
+            return False
+        return any(not top or (path + b"/").startswith(top + b"/") for top in self.barred)
+
+    def bar(self, path: bytes, why: str, fix: str) -> None:
+        """Name what stands in the way of a path; nothing is done there and below any more."""
+        if not self.is_barred(path):
+            shown = os.path.join(self.target.root.path, path) if path else self.target.root.path
+            self.unrestorable.append(Skip(os.fsdecode(shown), why, fix))
+        self.barred.add(path)
+
+    def touch(self, paths: list[bytes]) -> None:
+        """Restore the metadata of the folders of some paths, in which something comes or goes."""
+        for folder in {split(path)[0] for path in paths} - self.touched.keys():
+            tree = self.target.tree
+            entry = find_entry(self.live.load, tree, folder) if folder else self.target.meta
+            if entry is not None and entry.kind is Kind.DIRECTORY:
+                self.touched[folder] = entry
 
     def displaced(self) -> Iterator[bytes]:
         """Yield the paths of live files that will be removed or replaced."""

@@ -92,8 +92,8 @@ class Reclaimer:
             return
         reach("reclaim.file")
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(staged, dir_fd=self.writer.stage_fd)
-        fd = os.open(staged, _CREATE, 0o600, dir_fd=self.writer.stage_fd)
+            os.unlink(staged, dir_fd=self.writer.stage_fd(path))
+        fd = os.open(staged, _CREATE, 0o600, dir_fd=self.writer.stage_fd(path))
         try:
             write_all(fd, content)
             self.writer.notes += [(path, why) for why in set_metadata(fd, lost.entry)]

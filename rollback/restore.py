@@ -15,12 +15,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 from rollback.agreement import Verifier
-from rollback.atomic import LiveWriter, remove_path
+from rollback.atomic import LiveWriter, remove_path, top_of
 from rollback.build import TreeBuilder
 from rollback.damage import explain
 from rollback.difference import find_entry
@@ -31,15 +31,18 @@ from rollback.failpoints import reach
 from rollback.folders import split
 from rollback.inventory import is_absent
 from rollback.model import Entry, Kind, Operation, Skip, Snapshot, Step
+from rollback.obstacles import SYSTEM, Obstacle, describe, needed_places
 from rollback.plan import TreePlan, show_path
 from rollback.reclaim import Reclaimer, lost_skips
 from rollback.snapshots import blobs_of
-from rollback.staging import make_stage, refuse_link, remove_stages
+from rollback.staging import folders_mounted_below, make_stage, refuse_link, remove_stages
 from rollback.store.catalog import BlobKind, translated
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
-from rollback.work import RECLAIM, Work
+from rollback.work import RECLAIM, DatabaseWork, Work, put_in
 from rollback.writing import Linking
+
+_AS_OWNER = "run the rollback as the file's owner, or as root"
 
 
 class Restorer:
@@ -50,6 +53,12 @@ class Restorer:
         operation: The line in the log; it has been begun.
         work: From `make_plan`.
         environ: Variables of the user's command; guard's own where None.
+        resumed: Whether this finishes what stopped half way: what stands in the way now stays
+            there, so it is named, and everything else is put back.
+
+    Attributes:
+        obstacles: What stood in the way of a step.
+        verified: Whether everything that is not named was found as it shall be.
     """
 
     def __init__(
@@ -58,8 +67,13 @@ class Restorer:
         operation: Operation,
         work: Work,
         environ: Mapping[str, str] | None = None,
+        *,
+        resumed: bool = False,
     ) -> None:
         self.environ = environ
+        self.resumed = resumed
+        self.obstacles: list[Obstacle] = []
+        self.verified = True
         self.store = store
         self.operation = operation
         self.work = work
@@ -69,7 +83,7 @@ class Restorer:
         self.undo: Snapshot | None = None
         self.shared: set[bytes] = set()
         self._share = False
-        self._stages: dict[int, bytes] = {}
+        self._stages: dict[int, dict[bytes, bytes]] = {}
 
     def run(self) -> Snapshot:
         """Put everything back and verify it; returns the undo snapshot.
@@ -105,9 +119,21 @@ class Restorer:
             self._sync_stages()
             self._apply()
             reach("restore.verify")
-            Verifier(self.store, self.operation, self.work, self.notes, self._vault).run()
+            self._verify()
         self._unstage()
         return undo
+
+    def _verify(self) -> None:
+        """Read everything again; what differs although it was put back once more is named."""
+        verifier = Verifier(self.store, self.operation, self.work, self.notes, self._vault)
+        try:
+            verifier.run()
+        except RollbackError as error:
+            if not self.resumed:
+                raise
+            self.verified = False
+            what = verifier.wrong or [str(error)]
+            self.notes += [Skip(one, "it was found after the rollback", error.hint) for one in what]
 
     def _check_space(self) -> None:
         """Hold what staging needs against what the disk has, before anything is written.
@@ -137,10 +163,37 @@ class Restorer:
             )
 
     def _stage(self, number: int, plan: TreePlan) -> None:
-        """Write everything that one root needs into its staging folder, verified."""
-        stage = self._stage_folder(number, plan)
-        self._stages[number] = stage
-        names: dict[bytes, bytes] = {}
+        """Write everything that one root needs into its staging folders, verified."""
+        root = plan.target.root.path
+        tops = [b"", *folders_mounted_below(root)]
+        items = [
+            (kind + b"%d" % index, path, entry)
+            for kind, group in ((b"f", plan.places + plan.specials), (b"d", plan.folders))
+            for index, (path, entry) in enumerate(group)
+        ]
+        stages = self._stages[number] = {}
+        for at, top in enumerate(tops):
+            mine = [item for item in items if top_of(item[1], tops) == top]
+            if mine or not top:
+                folder = os.path.join(root, top) if top else self._home(root)
+                name = number * len(tops) + at
+                work = self.store.work(self.operation.seq)
+                stages[top] = make_stage(folder, work, name, self.operation.seq)
+                self._build(plan, stages[top], mine)
+
+    def _home(self, root: bytes) -> bytes:
+        """Return the folder whose file system a root is on, or will be on."""
+        around = [plan.target.root.path for plan in self.work.trees]
+        home = root
+        while not os.path.isdir(home):
+            outer = [path for path in around if home.startswith(path + b"/")]
+            if not outer:
+                return root
+            home = max(outer, key=len)
+        return home
+
+    def _build(self, plan: TreePlan, stage: bytes, items: list[tuple[bytes, bytes, Entry]]) -> None:
+        names = {name: path for name, path, _ in items}
 
         def path_of(staged: bytes) -> bytes:
             top, _, below = staged.partition(b"/")
@@ -153,14 +206,11 @@ class Restorer:
         linking = Linking.of(plan.target.root, undo=undo, path_of=path_of)
         linking = replace(linking, share_large=self._share)
         with TreeBuilder(self.store.reader, stage, linking) as builder:
-            for kind, items in (("f", plan.places + plan.specials), ("d", plan.folders)):
-                for index, (path, entry) in enumerate(items):
-                    name = f"{kind}{index}".encode()
-                    names[name] = path
-                    if kind == "f":
-                        builder.add_file(name, entry)
-                    else:
-                        builder.add_folder(name, entry, choose)
+            for name, _, entry in items:
+                if name.startswith(b"f"):
+                    builder.add_file(name, entry)
+                else:
+                    builder.add_folder(name, entry, choose)
             builder.finish()
         self.shared |= builder.shared
         for path, why in builder.built.notes:
@@ -182,12 +232,6 @@ class Restorer:
             for work in self.work.databases:
                 for blob in blobs_of(work.state) if work.state is not None else ():
                     self.store.reader.copy_to(blob, nowhere)
-
-    def _stage_folder(self, number: int, plan: TreePlan) -> bytes:
-        """Return a new staging folder on the file system of the root."""
-        root = plan.target.root.path
-        seq = self.operation.seq
-        return make_stage(root, self.store.work(seq), number, seq)
 
     def _keep_displaced(self) -> Snapshot:
         """Commit the undo snapshot and the intent to change the project, together."""
@@ -214,23 +258,25 @@ class Restorer:
         reach("stage.sync")
         for number, plan in enumerate(self.work.trees):
             if plan.places or plan.folders or plan.specials:
-                sync_file_system(self._stages[number])
+                for stage in self._stages[number].values():
+                    sync_file_system(stage)
 
     def _apply(self) -> None:
-        for plan in self.work.trees:
-            if plan.target.present and not plan.empty:
-                os.makedirs(plan.target.root.path, exist_ok=True)
-        aside = os.path.join(self.store.folder, b"aside", b"%08d" % self.operation.seq)
-        pairs = [
-            (plan, LiveWriter(plan.target.root.path, self._stages[number], aside))
-            for number, plan in enumerate(self.work.trees)
-            if not plan.empty or self._databases_in(plan)
-        ]
+        """Change the project: what goes, innermost root first; what comes, outermost first."""
+        mine = [n for n, p in enumerate(self.work.trees) if not p.empty or self._databases_in(p)]
+        mine.sort(key=lambda number: self.work.trees[number].target.root.path)
+        writers: dict[int, LiveWriter] = {}
         try:
             self._remove_databases()
-            for plan, writer in pairs:
-                self._apply_tree(plan, writer)
+            for number in reversed(mine):
+                with self._step(self.work.trees[number], b""):
+                    self._remove_from(number, writers)
+            for number in mine:
+                with self._step(self.work.trees[number], b""):
+                    self._put_into(number, writers)
             self._restore_databases()
+            pairs = [(self.work.trees[number], writer) for number, writer in writers.items()]
+            pairs.sort(key=lambda pair: pair[0].target.root.path)
             for plan, writer in pairs:
                 self._reclaim(plan, writer)
             for plan, writer in pairs:
@@ -242,9 +288,82 @@ class Restorer:
             for root in self._changed_devices():
                 sync_file_system(root)
         finally:
-            for plan, writer in pairs:
-                self._hear(plan, writer)
+            for number, writer in writers.items():
+                self._hear(self.work.trees[number], writer)
                 writer.close()
+
+    def _do(self, plan: TreePlan, path: bytes, act: Callable[[], object]) -> None:
+        """Make one step, unless something stands in its way."""
+        if not plan.is_barred(path):
+            with self._step(plan, path):
+                act()
+
+    @contextlib.contextmanager
+    def _step(self, plan: TreePlan, path: bytes, *, only: bool = False) -> Iterator[None]:
+        """Name what stands in the way of a step where it stood there before; else it is an error.
+
+        Args:
+            plan: Of one root.
+            path: What the step changes; nothing is done there and below any more.
+            only: Whether the failure says nothing of what lies below the path.
+        """
+        try:
+            yield
+        except (OSError, RestoreIncomplete) as error:
+            if not self.resumed or getattr(error, "errno", None) in SYSTEM:
+                raise
+            why, fix = describe(error)
+            if only:
+                self._note(plan, path, why, fix)
+                return
+            plan.bar(path, why, fix)
+            self.obstacles.append(Obstacle(plan.target.root.path, path, why, fix))
+
+    def _writer(self, number: int) -> LiveWriter:
+        root = self.work.trees[number].target.root.path
+        aside = os.path.join(self.store.folder, b"aside", b"%08d" % self.operation.seq)
+        return LiveWriter(root, self._stages[number], aside)
+
+    def _remove_from(self, number: int, writers: dict[int, LiveWriter]) -> None:
+        """Remove from one root what shall not be there."""
+        plan = self.work.trees[number]
+        if not plan.live.captured.present or not os.path.isdir(plan.target.root.path):
+            return
+        writer = writers[number] = self._writer(number)
+        taken = needed_places(plan, put_in(plan, self.work.databases))
+        for path, entry in plan.removes:
+            if entry.kind is not Kind.DIRECTORY:
+                self._do(plan, path, partial(writer.remove_file, path, entry))
+            else:
+                give_way = path in taken
+                self._do(plan, path, partial(writer.remove_folder, path, give_way=give_way))
+        if plan.vanish:
+            writer.vanish()
+
+    def _put_into(self, number: int, writers: dict[int, LiveWriter]) -> None:
+        """Put into one root what shall be there."""
+        plan = self.work.trees[number]
+        if plan.vanish or plan.is_barred(b""):
+            return
+        if number not in writers:
+            if plan.target.present:
+                os.makedirs(plan.target.root.path, exist_ok=True)
+            writers[number] = self._writer(number)
+        writer = writers[number]
+        removed = dict(plan.removes)
+        for at, path in enumerate(plan.parts):
+            self._do(plan, path, partial(writer.part, path, b"p%d" % at))
+        for path, _ in plan.makes:
+            self._do(plan, path, partial(writer.make_folder, path))
+        for index, (path, _) in enumerate(plan.folders):
+            writer.folders.forget()
+            self._do(plan, path, partial(writer.move_folder, path, b"d%d" % index))
+        writer.remove_bytecode(path for path, _ in plan.places)
+        for index, (path, entry) in enumerate(plan.places + plan.specials):
+            staged = b"f%d" % index
+            if entry.kind is Kind.FILE or writer.has_staged(path, staged):
+                kept = plan.replaced.get(path) or removed.get(path)
+                self._do(plan, path, partial(writer.replace, path, staged, kept))
 
     def _hear(self, plan: TreePlan, writer: LiveWriter) -> None:
         """Take over what a writer has to say."""
@@ -255,42 +374,20 @@ class Restorer:
             self.kept_aside.append(f"{shown} → {os.fsdecode(place)}")
 
     def _changed_devices(self) -> list[bytes]:
-        """Return one root of each file system on which something was changed."""
-        roots = [
-            plan.target.root.path
-            for plan in self.work.trees
-            if not plan.empty or self._databases_in(plan)
+        """Return one folder of each file system on which something was changed."""
+        folders = [
+            os.path.join(self.work.trees[number].target.root.path, top)
+            for number, stages in self._stages.items()
+            for top in stages
         ]
-        return list({os.stat(root).st_dev: root for root in roots if os.path.isdir(root)}.values())
-
-    def _apply_tree(self, plan: TreePlan, writer: LiveWriter) -> None:
-        removed = dict(plan.removes)
-        for path, entry in plan.removes:
-            if entry.kind is Kind.DIRECTORY:
-                writer.remove_folder(path)
-            else:
-                writer.remove_file(path, entry)
-        if plan.vanish:
-            writer.vanish()
-            return
-        for number, path in enumerate(plan.parts):
-            writer.part(path, b"p%d" % number)
-        for path, _ in plan.makes:
-            writer.make_folder(path)
-        for index, (path, _) in enumerate(plan.folders):
-            writer.folders.forget()
-            writer.move_folder(path, b"d%d" % index)
-        writer.remove_bytecode(path for path, _ in plan.places)
-        for index, (path, entry) in enumerate(plan.places + plan.specials):
-            staged = b"f%d" % index
-            if entry.kind is Kind.FILE or _exists(writer.stage_fd, staged):
-                writer.replace(path, staged, plan.replaced.get(path) or removed.get(path))
+        found = [folder for folder in folders if os.path.isdir(folder)]
+        return list({os.stat(folder).st_dev: folder for folder in found}.values())
 
     def _reclaim(self, plan: TreePlan, writer: LiveWriter) -> None:
         """Fetch lost content from where it may still be had; what cannot be had is named."""
         if plan.lost:
             number = self.work.trees.index(plan)
-            Reclaimer(plan, writer, self._stages[number], self.environ).run()
+            Reclaimer(plan, writer, self._stages[number][b""], self.environ).run()
 
     def unrestorable(self) -> list[Skip]:
         """Return what could not be put back, as far as that is known by now."""
@@ -311,13 +408,13 @@ class Restorer:
     def _relink(self, plan: TreePlan, writer: LiveWriter) -> None:
         """Make hard links again; databases among them have to be in their places by now."""
         groups = [
-            [path for path in group if path not in plan.lost]
+            [path for path in group if path not in plan.lost and not plan.is_barred(path)]
             for group in plan.relinks + self._parted(plan)
         ]
         for number, group in enumerate(group for group in groups if group):
             leader = group[0]
             for path in group[1:]:
-                writer.relink(leader, path, b"l%d" % number)
+                self._do(plan, path, partial(writer.relink, leader, path, b"l%d" % number))
 
     def _parted(self, plan: TreePlan) -> list[list[bytes]]:
         """Return the groups that putting databases back took apart, each name for itself."""
@@ -335,11 +432,11 @@ class Restorer:
         return {path[len(below) :] for path in paths}
 
     def _apply_metadata(self, plan: TreePlan, writer: LiveWriter) -> None:
-        for path, entry in plan.metas:
-            writer.set_metadata(path, entry)
         folders = {**self._around_databases(plan), **plan.touched}
-        for path in sorted(folders, reverse=True):
-            writer.set_metadata(path, folders[path])
+        for path, entry in plan.metas + [(path, folders[path]) for path in sorted(folders)[::-1]]:
+            if not plan.is_barred(path):
+                with self._step(plan, path, only=True):
+                    writer.set_metadata(path, entry)
 
     def _around_databases(self, plan: TreePlan) -> dict[bytes, Entry]:
         """Return the folders in which a database was put back or removed, which touched them."""
@@ -352,31 +449,45 @@ class Restorer:
         return found if target.present else {}
 
     def _remove_databases(self) -> None:
-        for work in self.work.databases:
+        for work in list(self.work.databases):
             if work.state is None or is_absent(work.state):
-                work.resource.remove(self._vault())
+                with self._database_step(work):
+                    work.resource.remove(self._vault())
 
     def _restore_databases(self) -> None:
-        for work in self.work.databases:
+        for work in list(self.work.databases):
             if work.state is not None and not is_absent(work.state):
-                reach("restore.database")
-                self.by_hand += work.resource.restore(work.state, self._vault())
+                with self._database_step(work):
+                    reach("restore.database")
+                    self.by_hand += work.resource.restore(work.state, self._vault())
         reach("restore.databases_done")
+
+    @contextlib.contextmanager
+    def _database_step(self, work: DatabaseWork) -> Iterator[None]:
+        """Name a database that cannot be put back where that was so before."""
+        try:
+            yield
+        except (OSError, RollbackError) as error:
+            if not self.resumed or getattr(error, "errno", None) in SYSTEM:
+                raise
+            why, fix = describe(error)
+            self.notes.append(Skip(os.fsdecode(work.path), why, fix))
+            self.work.databases.remove(work)
 
     def _vault(self) -> StoreVault:
         scratch = os.path.join(self.store.work(self.operation.seq), b"vault")
         os.makedirs(scratch, mode=0o700, exist_ok=True)
         return StoreVault(self.store.reader, None, scratch)
 
-    def _note(self, plan: TreePlan, path: bytes, why: str) -> None:
+    def _note(self, plan: TreePlan, path: bytes, why: str, fix: str = _AS_OWNER) -> None:
         shown = os.fsdecode(os.path.join(plan.target.root.path, path))
-        skip = Skip(shown, why, "run the rollback as the file's owner, or as root")
+        skip = Skip(shown, why, fix)
         if skip not in self.notes:
             self.notes.append(skip)
 
     def _unstage(self) -> None:
         """Remove what was staged; what lies in the store's work folder goes with it anyway."""
-        for stage in self._stages.values():
+        for stage in (stage for stages in self._stages.values() for stage in stages.values()):
             with contextlib.suppress(OSError):
                 remove_path(stage)
         remove_stages(plan.target.root.path for plan in self.work.trees)
@@ -407,11 +518,3 @@ def _before_change(error: OSError) -> RollbackError:
         f"the rollback could not be prepared, nothing was changed: {error}",
         hint="mend what the message names, then run it again",
     )
-
-
-def _exists(folder: int, name: bytes) -> bool:
-    try:
-        info = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return stat.S_IFMT(info.st_mode) != 0

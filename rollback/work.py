@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rollback.difference import find_entry
-from rollback.inventory import database, is_tree, resource_from, target_from
+from rollback.inventory import database, is_absent, is_tree, resource_from, target_from
 from rollback.model import Category, Kind, ResourceState, Skip, Snapshot, Step
+from rollback.obstacles import Obstacle, find_obstacles
 from rollback.plan import TreePlan, plan_tree, show_path, steps_of
 from rollback.present import Present
 from rollback.reclaim import distribution_label, lost_skips
@@ -55,29 +57,41 @@ class Work:
         )
 
 
-def make_plan(store: Store, snapshot: Snapshot, selection: Selection) -> Work:
-    """Compare the present with a snapshot and return what a restore would do; reads only."""
+def make_plan(
+    store: Store, snapshot: Snapshot, selection: Selection, known: Sequence[Obstacle] = ()
+) -> Work:
+    """Compare the present with a snapshot and return what a restore would do; reads only.
+
+    Args:
+        store: Where the snapshot is.
+        snapshot: What is put back.
+        selection: Which part of it.
+        known: What stood in the way of an earlier try.
+    """
     trees: list[TreePlan] = []
-    steps: list[Step] = []
-    unrestorable: list[Skip] = []
     project = os.fsencode(snapshot.project)
     extra: set[bytes] = set()
-    for state in snapshot.states:
-        if not is_tree(state):
-            continue
+    for state in filter(is_tree, snapshot.states):
         target = target_from(state, store.reader)
         live = Present(target.root, store.reader)
-        plan = plan_tree(target, live, selection)
         root = target.root
         extra |= {
             os.path.join(root.path, path)
             for path in live.captured.databases
             if not _was_database(live, target.tree, path)
         }
-        trees.append(plan)
+        trees.append(plan_tree(target, live, selection))
+    databases, unchanged = _plan_databases(store, snapshot, selection, extra)
+    if snapshot.kind == "undo" or not (selection.paths or selection.categories):
+        _touch_around(trees)
+    for plan in trees:
+        find_obstacles(plan, put_in(plan, databases), store.folder, known)
+    databases = [work for work in databases if not any(_bars(plan, work.path) for plan in trees)]
+    steps: list[Step] = []
+    unrestorable: list[Skip] = []
+    for plan in trees:
         steps += steps_of(plan, project) + _reclaims(plan, project)
         unrestorable += [*plan.unrestorable, *lost_skips(plan, store.reader)]
-    databases, unchanged = _plan_databases(store, snapshot, selection, extra)
     vault = StoreVault(store.reader, None, os.path.join(store.folder, b"work"))
     for work in databases:
         if work.state is not None:
@@ -88,6 +102,32 @@ def make_plan(store: Store, snapshot: Snapshot, selection: Selection) -> Work:
         else:
             steps.append(Step("remove", work.resource.name, work.resource.name, "database"))
     return Work(snapshot, selection, trees, databases, unchanged, steps, unrestorable)
+
+
+def _touch_around(trees: Sequence[TreePlan]) -> None:
+    """Restore the time of each folder in which the folder of another root comes or goes."""
+    for plan in trees:
+        path = plan.target.root.path
+        around = [p for p in trees if path.startswith(p.target.root.path + b"/")]
+        if around and plan.live.captured.present != plan.target.present and not plan.empty:
+            outer = max(around, key=lambda p: len(p.target.root.path))
+            outer.touch([path[len(outer.target.root.path) + 1 :]])
+
+
+def put_in(plan: TreePlan, databases: Sequence[DatabaseWork]) -> set[bytes]:
+    """Return where databases are put in a root, relative to it."""
+    below = plan.target.root.path + b"/"
+    return {
+        work.path[len(below) :]
+        for work in databases
+        if work.path.startswith(below) and work.state is not None and not is_absent(work.state)
+    }
+
+
+def _bars(plan: TreePlan, path: bytes) -> bool:
+    """Return whether something stands in the way of a database; it is named already."""
+    below = plan.target.root.path + b"/"
+    return path.startswith(below) and plan.is_barred(path[len(below) :])
 
 
 def _reclaims(plan: TreePlan, project: bytes) -> list[Step]:

@@ -321,7 +321,7 @@ def cleaned(folder: Path, *sources: bytes) -> None:
     stage = folder / "stage"
     stage.mkdir(exist_ok=True)
     place = os.fsencode(stage)
-    writer = LiveWriter(os.path.realpath(os.fsencode(folder)), place, place)
+    writer = LiveWriter(os.path.realpath(os.fsencode(folder)), {b"": place}, place)
     try:
         writer.remove_bytecode(sources)
     finally:
