@@ -134,13 +134,17 @@ class TreePlan:
 class _Planner:
     """Sorts differences into a `TreePlan`."""
 
-    def __init__(self, target: TreeTarget, live: Present, selection: Selection) -> None:
+    def __init__(
+        self, target: TreeTarget, live: Present, selection: Selection, *, undo: bool
+    ) -> None:
         self.target = target
         self.live = live
         self.plan = TreePlan(target, live)
         self.root = target.root
         self.partial = bool(selection.paths or selection.categories)
         self.selection = selection
+        self.undo = undo
+        self.unkept: set[bytes] = set()
         self.comparison = Comparison(live.records, expand=False)
 
     def run(self) -> TreePlan:
@@ -148,7 +152,8 @@ class _Planner:
         pairs = list(self.comparison.compare(self.live.tree, target.tree))
         for pair in pairs:
             self._sort(pair)
-        plan.vanish = self.live.captured.present and not target.present and not self.partial
+        gone = self.live.captured.present and not target.present
+        plan.vanish = gone and (not self.partial or bool(plan.removes))
         if target.present and not self.partial:
             self._mend_links()
             if self._anything() or metadata_differs(self.live.captured.meta, target.meta):
@@ -175,11 +180,46 @@ class _Planner:
             return
         if old is not None and new is not None and self._incomparable(pair.path, old, new):
             return
+        cleared = True
         if old is not None:
             since = self._made_since(pair.path)
-            self._remove(pair.path, old, replaced=new is not None or since)
-        if new is not None:
+            cleared = self._remove(pair.path, old, replaced=new is not None or since)
+        if old is not None and new is not None and not self._selected(pair.path):
+            self._around_part(pair.path, (old, new), cleared=cleared)
+        elif new is not None:
+            if old is not None and old.kind is Kind.SOCKET:
+                self.plan.removes.append((pair.path, old))
             self._create(pair.path, new)
+
+    def _around_part(self, path: bytes, kinds: tuple[Entry, Entry], *, cleared: bool) -> None:
+        """Make way for a part below a path at which one state has a folder and the other has none.
+
+        Args:
+            path: It is not selected itself.
+            kinds: What is there, and what was there.
+            cleared: Whether all that is there goes with the part.
+        """
+        old, new = kinds
+        if not self._concerns(path, old, new):
+            return
+        if new.kind is Kind.DIRECTORY:
+            self.plan.removes.append((path, old))
+            self._create(path, new)
+        elif self.undo and cleared:
+            self._create(path, new, chosen=True)
+        elif self.undo:
+            shown = os.fsdecode(os.path.join(self.root.path, path))
+            why = "a folder is there now with what was made since"
+            self.plan.unrestorable.append(Skip(shown, why, "move it away, then: guard undo"))
+
+    def _concerns(self, path: bytes, old: Entry, new: Entry) -> bool:
+        """Return whether a path is selected, or something in it on either side."""
+        inside = (
+            contents(self.live.load, side.ref, path)
+            for side in (old, new)
+            if side.kind is Kind.DIRECTORY
+        )
+        return self._selected(path) or any(self._selected(p) for both in inside for p, _ in both)
 
     def _made_since(self, path: bytes) -> bool:
         """Return whether an extra folder is outside every repository that the snapshot has.
@@ -192,12 +232,19 @@ class _Planner:
         """Return whether one side does not know what is there: nothing is touched then."""
         if new.kind is Kind.UNPROTECTED and _looks_the_same(old, new):
             return True
-        if new.kind in _UNTOUCHED:
-            self._cannot_kind(path, new, old)
-            return True
-        if old.kind is Kind.UNPROTECTED:
-            self._cannot(path, "what is there now cannot be read")
-        return old.kind in _UNTOUCHED
+        unknown = old.kind in (Kind.WATCHED, Kind.UNPROTECTED)
+        if new.kind not in _UNTOUCHED and not unknown:
+            return False
+        if self._concerns(path, old, new):
+            if new.kind in _UNTOUCHED:
+                self._cannot_kind(path, new, old)
+            elif old.kind is Kind.UNPROTECTED:
+                self._cannot(path, "what is there now cannot be read")
+            else:
+                self._cannot(path, "it is watched: what is there now is not replaced")
+            if path not in self.plan.lost:
+                self.plan.barred.add(path)
+        return True
 
     def _both(self, path: bytes, old: Entry, new: Entry) -> None:
         plan = self.plan
@@ -223,18 +270,26 @@ class _Planner:
         else:
             plan.metas.append((path, new))
 
-    def _remove(self, path: bytes, old: Entry, *, replaced: bool) -> None:
+    def _remove(self, path: bytes, old: Entry, *, replaced: bool) -> bool:
+        """Plan to remove what is selected at a path and below; return whether nothing is left."""
         gone = self._selected(path) and (replaced or not self._kept(path))
         if old.kind is Kind.DIRECTORY:
-            if gone:
-                self.plan.removes.append((path, old))
+            at = len(self.plan.removes)
             # What goes as a whole takes along what would be kept elsewhere: a submodule's objects.
-            for entry in self.live.load(old.ref):
+            inside = [
                 self._remove(join(path, entry.name), entry, replaced=gone)
-        elif gone and old.kind not in (Kind.DATABASE, Kind.SOCKET):
+                for entry in self.live.load(old.ref)
+            ]
+            # A folder that only held what is selected was made for it.
+            gone = gone or (self.partial and bool(inside) and all(inside))
+            if gone:
+                self.plan.removes.insert(at, (path, old))
+            return gone and all(inside)
+        if gone and old.kind not in (Kind.DATABASE, Kind.SOCKET):
             self.plan.removes.append((path, old))
+        return gone and old.kind is not Kind.SOCKET
 
-    def _create(self, path: bytes, new: Entry) -> None:
+    def _create(self, path: bytes, new: Entry, *, chosen: bool = False) -> None:
         if new.kind is Kind.DIRECTORY:
             if not self.partial:
                 self.plan.folders.append((path, new))
@@ -245,7 +300,7 @@ class _Planner:
                 self.plan.makes.append((path, new))
                 for entry in self.live.load(new.ref):
                     self._create(join(path, entry.name), entry)
-        elif not self._selected(path) or new.kind is Kind.DATABASE:
+        elif new.kind is Kind.DATABASE or not (chosen or self._selected(path)):
             return
         elif new.kind in _UNTOUCHED:
             self._cannot_kind(path, new)
@@ -293,6 +348,7 @@ class _Planner:
     def _cannot(self, path: bytes, why: str) -> None:
         shown = os.fsdecode(os.path.join(self.root.path, path))
         fix = "bring it back from where it came from"
+        self.unkept.add(path)
         self.plan.unrestorable.append(Skip(shown, why, fix))
 
     def _kept(self, path: bytes) -> bool:
@@ -304,15 +360,18 @@ class _Planner:
 
     def _touch_parents(self) -> None:
         """Restore the mtime of each folder in which something is about to change."""
-        if self.partial:
-            for path, entry in self.plan.makes:
-                self.plan.touched.setdefault(path, entry)
+        plan = self.plan
+        for path, entry in plan.makes:
+            plan.touched.setdefault(path, entry)
+        if self.partial and not self.undo:
             return
-        changes = (self.plan.removes, self.plan.folders, self.plan.places, self.plan.specials)
-        self._touch(list(self.plan.lost))
+        changes = (plan.removes, plan.folders, plan.makes, plan.places, plan.specials)
+        plan.touch(list(plan.lost))
         for path in {split(path)[0] for group in changes for path, _ in group}:
             if path and path in self.comparison.folders:
-                self.plan.touched.setdefault(path, self.comparison.folders[path])
+                plan.touched.setdefault(path, self.comparison.folders[path])
+            elif not path and self.target.present:
+                plan.touched.setdefault(b"", self.target.meta)
 
     def _mend_links(self) -> None:
         """Find groups of hard links that are not the same partition as in the snapshot."""
@@ -321,11 +380,12 @@ class _Planner:
         built = [path + b"/" for path, _ in plan.folders]
         live = {path: n for n, group in enumerate(self.live.captured.links) for path in group}
         group_of = {path: n for n, group in enumerate(self.target.links) for path in group}
-        for group in self.target.links:
+        kept = [[path for path in g if path not in self.unkept] for g in self.target.links]
+        for group in (group for group in kept if len(group) > 1):
             moved = any(p in placed or p.startswith(tuple(built)) for p in group)
             if moved or len({live.get(path, path) for path in group}) > 1:
                 plan.relinks.append(group)
-                self._touch(group)
+                self.plan.touch(group)
         for group in self.live.captured.links:
             if len({group_of.get(path, path) for path in group if path not in placed}) > 1:
                 self._part(group, placed, group_of)
@@ -356,7 +416,7 @@ class _Planner:
                 together = self.target.links[int(key)]
                 if together not in self.plan.relinks:
                     self.plan.relinks.append(together)
-                    self._touch(together)
+                    self.plan.touch(together)
                 continue
             seen.append(key)
             wanted = find_entry(self.live.load, self.target.tree, path)
@@ -366,27 +426,25 @@ class _Planner:
                 if here is not None:
                     self.plan.replaced.setdefault(path, here)
                 self.plan.metas = [m for m in self.plan.metas if m[0] != path]
-                self._touch([path])
+                self.plan.touch([path])
             elif wanted is not None and wanted.kind is Kind.DATABASE:
                 self.plan.parts.append(path)
-                self._touch([path])
-
-    def _touch(self, paths: list[bytes]) -> None:
-        for folder in {split(path)[0] for path in paths}:
-            entry = find_entry(self.live.load, self.target.tree, folder) if folder else None
-            if entry is not None:
-                self.plan.touched.setdefault(folder, entry)
+                self.plan.touch([path])
 
 
-def plan_tree(target: TreeTarget, live: Present, selection: Selection) -> TreePlan:
+def plan_tree(
+    target: TreeTarget, live: Present, selection: Selection, *, undo: bool = False
+) -> TreePlan:
     """Return what makes the live root equal its target; reads only.
 
     Args:
         target: What shall be.
         live: What is.
         selection: Which part is put back.
+        undo: Whether the target is what a rollback displaced: then folders that came with the
+            part go with it, and those around it get their times back.
     """
-    return _Planner(target, live, selection).run()
+    return _Planner(target, live, selection, undo=undo).run()
 
 
 def is_selected(root: Root, path: bytes, selection: Selection) -> bool:

@@ -80,7 +80,7 @@ def make_plan(
             for path in live.captured.databases
             if not _was_database(live, target.tree, path)
         }
-        trees.append(plan_tree(target, live, selection))
+        trees.append(plan_tree(target, live, selection, undo=snapshot.kind == "undo"))
     databases, unchanged = _plan_databases(store, snapshot, selection, extra)
     if snapshot.kind == "undo" or not (selection.paths or selection.categories):
         _touch_around(trees)
