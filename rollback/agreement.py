@@ -65,7 +65,7 @@ class Verifier:
                 for plan in self.work.trees:
                     root = plan.target.root
                     resolver = KeepingResolver(
-                        root, writer, work, lambda _: self.store.free() // 2, expect_known=True
+                        root, writer, work, lambda *_: self.store.free() // 2, expect_known=True
                     )
                     found = capture_tree(root, self.store.reader, resolver, update_index=True)
                     writer.settle()

@@ -283,7 +283,8 @@ def _unkept(root: Root, path: bytes, why: str) -> Skip:
     if "being written" in why:
         return Skip(shown, why, "snapshot again when nothing writes to it")
     if "space" in why or "quota" in why:
-        return Skip(shown, why, "free some space, or move the store with --store DIR")
+        fix = "free some space, raise max_store, or move the store with --store DIR"
+        return Skip(shown, why, fix)
     if "watch" in why:
         return Skip(shown, why, "take it out of [protect] watch to have it kept")
     return Skip(shown, why, "give yourself read permission, or exclude it in guard.toml")

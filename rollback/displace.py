@@ -117,7 +117,7 @@ class Displacer:
                     copier,
                     self.writer,
                     self.store.work(self.operation.seq),
-                    lambda _: self.store.free(),
+                    lambda *_: self.store.free(),
                 )
                 jobs = [_job(path, plan.live.changed[path]) for path in rest]
                 kept.update(zip(rest, resolver.resolve(fd, jobs), strict=True))

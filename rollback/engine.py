@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from rollback.changes import describe_changes, describe_distributions
+from rollback.clearance import Wanted, take_snapshot
 from rollback.drill import Drill
 from rollback.errors import (
     CaptureFailed,
@@ -52,7 +53,6 @@ from rollback.reports import (
 )
 from rollback.rescue import write_rescue
 from rollback.restore import Restorer
-from rollback.snapshots import SnapshotTaker
 from rollback.soundness import Soundness, check_roots
 from rollback.staging import remove_stages
 from rollback.store import placement
@@ -233,10 +233,11 @@ class Engine(History):
             self.store.part_shared()
             self.store.set_reserve()
             write_rescue(self.store)
-        taker = SnapshotTaker(self.store, self.settings, operation, self.newest())
+        wanted = Wanted(self.inspect(), kind, label)
         with self._say(CaptureFailed, "the snapshot is there, but its end failed"):
-            report = taker.take(self.inspect(), kind=kind, label=label)
-        self.update(operation, {"snapshot_id": report.snapshot.id})
+            report = take_snapshot(self.store, self.settings, operation, self.newest, wanted)
+        removed = [snapshot.seq for snapshot in report.removed]
+        self.update(operation, {"snapshot_id": report.snapshot.id, "made_room": removed})
         return report
 
     def drill(

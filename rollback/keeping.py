@@ -26,6 +26,8 @@ from rollback.store.blobs import BlobWriter
 from rollback.store.catalog import Catalog, Place
 from rollback.walk import has_sqlite_magic
 
+Allowance = Callable[[Sequence[Job], Sequence[int]], int]
+
 
 class KeepingResolver:
     """Keeps the content of changed files in the store, as the root's policy says.
@@ -34,7 +36,8 @@ class KeepingResolver:
         root: The root that is captured.
         writer: Where blobs go.
         work: A private folder on the store's file system.
-        allowance: Is told of files that come up, and returns how many more bytes may be kept.
+        allowance: Is told of files that come up, and what copies of them would take; returns how
+            many more bytes may be kept.
         expect_known: Whether large files are hashed before they are copied: what was just put
             back is in the store already.
     """
@@ -44,7 +47,7 @@ class KeepingResolver:
         root: Root,
         writer: BlobWriter,
         work: bytes,
-        allowance: Callable[[Sequence[Job]], int],
+        allowance: Allowance,
         *,
         expect_known: bool = False,
     ) -> None:
@@ -63,8 +66,8 @@ class KeepingResolver:
         """Start to keep files: small ones packed, large ones as files, others by a link."""
         self.writer.spill()
         results: list[Kept | None] = [None] * len(jobs)
-        room = self.allowance(jobs)
         link, copy = self._sort(root_fd, jobs, results)
+        room = self.allowance(jobs, [stored_size(jobs[index].info) for index in copy])
         small, large = self._fitting(jobs, copy, room, results)
         reading = self._read_small(small, jobs)
 
@@ -121,7 +124,7 @@ class KeepingResolver:
         self, root_fd: int, jobs: list[Job], unlinked: list[int], results: list[Kept | None]
     ) -> None:
         """Copy what could not be linked, as far as there is room by now."""
-        small, large = self._fitting(jobs, unlinked, self.allowance(()), results)
+        small, large = self._fitting(jobs, unlinked, self.allowance((), ()), results)
         self._copy_large(root_fd, jobs, large, results)
         self._take_small(self._read_small(small, jobs), small, results)
 

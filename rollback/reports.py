@@ -18,12 +18,14 @@ class SnapshotReport:
         elapsed_s: Wall time in seconds.
         new_bytes: Bytes that were added to the store.
         categories: Files and bytes protected, by category.
+        removed: Old snapshots that went to make room for it.
     """
 
     snapshot: Snapshot
     elapsed_s: float
     new_bytes: int
     categories: Mapping[Category, tuple[int, int]]
+    removed: tuple[Snapshot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

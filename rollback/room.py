@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rollback.capture import Job
 from rollback.model import Entry
@@ -28,6 +29,10 @@ _JOURNAL = 8192
 """Bytes of the catalog that a changed row makes SQLite set aside, at most."""
 
 
+class Crowded(Exception):
+    """A snapshot would fit, were it not for old ones."""
+
+
 class Room:
     """The bytes that one snapshot may take, by the quota and by what the disk has.
 
@@ -39,23 +44,32 @@ class Room:
         store: Where the snapshot goes.
         max_store_bytes: Its quota.
         writer: Counts the content that was kept.
+        forgetful: Whether old snapshots may go before anything is left out.
     """
 
-    def __init__(self, store: Store, max_store_bytes: int, writer: BlobWriter) -> None:
+    def __init__(
+        self, store: Store, max_store_bytes: int, writer: BlobWriter, *, forgetful: bool = False
+    ) -> None:
         self.store = store
         self.writer = writer
-        self._quota = max_store_bytes - store.used()
+        self._used = store.used()
+        self._forgetful = forgetful
+        self._quota = max_store_bytes - self._used
         self._margin = 2 * store.reserve()
         self._catalog = os.stat(store.catalog.path).st_size
         self._files = 0
         self._upkeep = 0
 
-    def allow(self, jobs: Sequence[Job]) -> int:
+    def allow(self, jobs: Sequence[Job], sizes: Sequence[int]) -> int:
         """Return how many bytes of content may still be kept.
 
         Args:
             jobs: Files that come up now. What will be written of them besides their content is
                 counted from now on, whether that is kept or not.
+            sizes: What copies of them would take, in bytes.
+
+        Raises:
+            Crowded: One of them would fit, were there no old snapshots.
         """
         self._files += len(jobs)
         self._upkeep += _ROW * len(jobs)
@@ -64,7 +78,16 @@ class Room:
             self._upkeep += _FOLDER + sum(_NAME + 2 * len(name) for name in folder.names)
         journal = min(self._catalog, _JOURNAL * self._files)
         disk = self.store.free() - self._margin - self._upkeep - journal
-        return max(0, min(self._quota - self.writer.new_bytes, disk))
+        quota = self._quota - self.writer.new_bytes - self._upkeep
+        left = max(0, min(quota, disk))
+        if self._forgetful and any(left < end <= left + self._used for end in _ends(sizes)):
+            raise Crowded
+        return left
+
+
+def _ends(sizes: Sequence[int]) -> Iterator[int]:
+    """Return how many bytes there are when each of some files was kept, the smallest first."""
+    return itertools.accumulate(sorted(sizes))
 
 
 class ScratchRoom:

@@ -42,6 +42,7 @@ class SnapshotTaker:
         settings: Project and command.
         operation: The operation that takes it; the snapshot has its number.
         newest: The newest snapshot, whose unchanged parts are taken over.
+        forgetful: Whether to give up where something would fit if old snapshots went.
     """
 
     def __init__(
@@ -50,7 +51,10 @@ class SnapshotTaker:
         settings: EngineSettings,
         operation: Operation,
         newest: Snapshot | None,
+        *,
+        forgetful: bool = False,
     ) -> None:
+        self.forgetful = forgetful
         self.store = store
         self.settings = settings
         self.operation = operation
@@ -67,6 +71,7 @@ class SnapshotTaker:
         Raises:
             CaptureFailed: Nothing of it is kept; the reason is named.
             NoSpace: The disk is full; nothing of it is kept.
+            Crowded: It would fit, or more of it, were it not for old snapshots.
         """
         started = time.monotonic()
         work = self.store.work(self.operation.seq)
@@ -87,7 +92,9 @@ class SnapshotTaker:
         return SnapshotReport(snapshot, elapsed_s, self.writer.new_bytes, categories)
 
     def _capture_roots(self, roots: Sequence[Root], work: bytes) -> None:
-        room = Room(self.store, self.settings.max_store_bytes, self.writer)
+        room = Room(
+            self.store, self.settings.max_store_bytes, self.writer, forgetful=self.forgetful
+        )
         for root in roots:
             resolver = KeepingResolver(root, self.writer, work, room.allow)
             found = capture_tree(root, self.store.reader, resolver, update_index=True)

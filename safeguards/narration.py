@@ -16,6 +16,7 @@ from safeguards.output import one_line
 from safeguards.record import RunRecord
 from safeguards.render.findings import finding_lines
 from safeguards.render.paths import short_path
+from safeguards.render.snapshot import made_room
 from safeguards.session import Session
 from safeguards.units import bytes_text, count_text, seconds_text
 
@@ -71,6 +72,8 @@ class Narrator:
             f"{report.snapshot.seq}: {', '.join(parts)}, {bytes_text(size)}"
             f" in {seconds_text(report.elapsed_s)} ({bytes_text(report.new_bytes)} new)",
         )
+        for line in made_room(report):
+            self.terminal.warn(line)
         skips = self.record.skipped
         for skip in skips[:_MOST_SKIPS]:
             self.skip(skip)

@@ -31,6 +31,7 @@ class Project:
         self.base = base
         self.root = base / os.fsdecode(name)
         self.store = base / "store"
+        self.max_store_bytes = 20_000_000_000
         if create:
             self.root.mkdir(exist_ok=True)
 
@@ -47,7 +48,9 @@ class Project:
     def settings(self) -> EngineSettings:
         """What the engine is told."""
         environ = {"HOME": str(self.base), "PATH": str(self.base / "bin")}
-        return EngineSettings(self.root, store=self.store, environ=environ)
+        return EngineSettings(
+            self.root, store=self.store, max_store_bytes=self.max_store_bytes, environ=environ
+        )
 
     def snapshot(self) -> SnapshotReport:
         """Take a snapshot."""

@@ -30,8 +30,18 @@ def as_text(value: Taken, style: Style) -> list[str]:
     return [
         f"snapshot {snapshot.seq} ({snapshot.id[:8]}){name} taken in {took}, {new} new",
         *category_lines(report.categories),
+        *(style.paint(f"  {line}", Tone.WARN) for line in made_room(report)),
         *skip_lines(value.skips, style),
     ]
+
+
+def made_room(report: SnapshotReport) -> list[str]:
+    """Return what went for a snapshot to have room, a sentence or none."""
+    if not report.removed:
+        return []
+    numbers = ", ".join(str(snapshot.seq) for snapshot in report.removed)
+    what = count_text(len(report.removed), "old snapshot")
+    return [f"removed {what} to make room ({numbers}): raise max_store to keep more"]
 
 
 def category_lines(categories: Mapping[Category, tuple[int, int]]) -> list[str]:
@@ -69,5 +79,6 @@ def as_data(value: Taken) -> dict[str, Any]:
             str(category): {"files": files, "bytes": size}
             for category, (files, size) in value.report.categories.items()
         },
+        "removed": [snapshot.seq for snapshot in value.report.removed],
         "skipped": [skip_data(skip) for skip in value.skips],
     }

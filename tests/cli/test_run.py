@@ -379,3 +379,19 @@ def test_a_request_to_end_before_the_command(number: signal.Signals, guard: Guar
     assert popen.returncode == 128 + number, said
     assert "Traceback" not in said
     assert guard("run", "--", "true").status == 0
+
+
+def test_old_snapshots_that_make_room_are_named(guard: Guard) -> None:
+    """The quota is full of history: what goes for the present is said before the command."""
+    (guard.project / "guard.toml").write_text('[guard]\nmax_store = "1500kB"\n')
+    data = guard.project / "weights.bin"
+    for _ in range(2):
+        data.write_bytes(os.urandom(600_000))
+        assert guard("snapshot").status == 0
+    data.write_bytes(os.urandom(600_000))
+    before = manifest(guard.project)
+    run = guard("run", "--drill", "off", "--", "sh", "-c", "echo the child; rm weights.bin")
+    assert run.status == 0, run.said
+    assert "removed 1 old snapshot to make room (1)" in run.err, run.said
+    assert "quota" not in run.err, run.said
+    assert_back(before, guard.roll_back())

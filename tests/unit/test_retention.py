@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from driving import Project
 from faults.states import STATES, project_in
+from manifest import assert_back, manifest
+from rollback import capture
+from rollback.reports import SnapshotReport
 from rollback.store.codec import inode_id
+from rollback.walk import Walker
 
 STATE = next(state for state in STATES if state.name == "git repository")
 
@@ -73,3 +79,61 @@ def test_an_inode_that_is_given_out_again_is_no_damage(project: Project) -> None
     assert inode_id(path.stat()) == inode_id(info)
     project.snapshot()
     _verify(project)
+
+
+@pytest.fixture
+def tight(tmp_path: Path) -> Project:
+    """A project whose store has room for two states and a little more."""
+    made = Project(tmp_path)
+    made.max_store_bytes = 1_500_000
+    return made
+
+
+def _rewrite(project: Project, files: int, size: int) -> None:
+    for number in range(files):
+        (project.root / f"f{number}").write_bytes(os.urandom(size))
+
+
+def _left_out(report: SnapshotReport) -> list[str]:
+    return [Path(skip.what).name for skip in report.snapshot.skipped if "quota" in skip.why]
+
+
+@pytest.mark.parametrize("batch", [20_000, 2])
+@pytest.mark.parametrize(("files", "size"), [(2, 300_000), (5, 120_000), (100, 5_000)])
+def test_a_full_quota_makes_room_for_the_present(
+    tight: Project, monkeypatch: pytest.MonkeyPatch, files: int, size: int, batch: int
+) -> None:
+    """Old snapshots go, as few as will do and the oldest first; nothing new is left out."""
+    monkeypatch.setattr(capture, "Walker", partial(Walker, batch=batch))
+    gone: list[int] = []
+    for number in range(1, 5):
+        _rewrite(tight, files, size)
+        before = manifest(tight.root)
+        report = tight.snapshot()
+        assert not _left_out(report)
+        removed = [snapshot.seq for snapshot in report.removed]
+        assert len(removed) <= 2, "more went than a state, and what its rollback displaced"
+        gone += removed
+        _rewrite(tight, files, 10)
+        tight.rollback(report.snapshot)
+        assert_back(before, manifest(tight.root))
+        with tight.engine() as engine:
+            assert engine.status().bytes <= tight.max_store_bytes
+            assert engine.verify(repair=False).ok
+        assert number < 3 or gone
+    assert gone == sorted(gone)
+
+
+def test_nothing_goes_for_what_does_not_fit_anyway(tight: Project) -> None:
+    """A file larger than the store is named, and the history stays."""
+    for _ in range(3):
+        _rewrite(tight, 1, 200_000)
+        tight.snapshot()
+    (tight.root / "large").write_bytes(os.urandom(2_500_000))
+    report = tight.snapshot()
+    assert _left_out(report) == ["large"]
+    assert report.removed == ()
+    (tight.root / "small").write_bytes(os.urandom(1_000_000))
+    report = tight.snapshot()
+    assert _left_out(report) == ["large"]
+    assert [snapshot.seq for snapshot in report.removed] == [1]

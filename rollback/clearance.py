@@ -1,0 +1,121 @@
+"""Taking a snapshot where it does not fit beside the old ones: the oldest of them go first."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+from rollback.capture import Job, Resolving, capture_tree
+from rollback.inventory import EngineSettings, Inventory
+from rollback.keeping import KeepingResolver, stored_size
+from rollback.model import Kind, Operation, Snapshot
+from rollback.reading import Kept
+from rollback.reports import SnapshotReport
+from rollback.resources.base import Root
+from rollback.retention import Rules, prune
+from rollback.room import Crowded, Room
+from rollback.snapshots import SnapshotTaker
+from rollback.store.blobs import BlobWriter
+from rollback.store.codec import EMPTY_TREE
+from rollback.store.store import Store
+
+
+class Wanted(NamedTuple):
+    """What to take: everything in an inventory, as what, under which label."""
+
+    inventory: Inventory
+    kind: str
+    label: str
+
+
+def take_snapshot(
+    store: Store,
+    settings: EngineSettings,
+    operation: Operation,
+    newest: Callable[[], Snapshot | None],
+    wanted: Wanted,
+) -> SnapshotReport:
+    """Take a snapshot; where old ones are in its way, remove as many as it takes, oldest first.
+
+    Args:
+        store: Where it goes; its lock is held.
+        settings: Project and command.
+        operation: The operation that takes it.
+        newest: Returns the newest snapshot.
+        wanted: What to take.
+
+    Raises:
+        CaptureFailed: Nothing of it is kept; old snapshots may be gone.
+        NoSpace: The same, for want of space.
+    """
+    before = newest()
+    taker = SnapshotTaker(store, settings, operation, before, forgetful=before is not None)
+    try:
+        return taker.take(wanted.inventory, kind=wanted.kind, label=wanted.label)
+    except Crowded:
+        _forget(store, operation)
+    removed = _make_room(store, settings, wanted.inventory.roots)
+    taker = SnapshotTaker(store, settings, operation, newest())
+    report = taker.take(wanted.inventory, kind=wanted.kind, label=wanted.label)
+    return replace(report, removed=removed)
+
+
+def _forget(store: Store, operation: Operation) -> None:
+    """Remove what the first try wrote."""
+    with store.catalog.transaction():
+        store.note_unclean(operation.started_at)
+    store.clean(operation.seq)
+    os.makedirs(store.work(operation.seq), mode=0o700, exist_ok=True)
+    store.drop_unknown()
+
+
+def _make_room(
+    store: Store, settings: EngineSettings, roots: Iterable[Root]
+) -> tuple[Snapshot, ...]:
+    """Remove old snapshots for the files that fit when they are gone; return what was removed.
+
+    What does not fit in any case is not what anything is removed for.
+    """
+    room = Room(store, settings.max_store_bytes, BlobWriter(store.reader, ""))
+    sizes: list[int] = []
+    for root in roots:
+        weigher = _Weigher(root, room)
+        capture_tree(root, store.reader, weigher, update_index=False)
+        sizes += weigher.sizes
+    left = room.allow((), ())
+    most = left + prune(store, Rules(keep_last=sys.maxsize, max_bytes=0), dry_run=True).freed_bytes
+    needed = 0
+    for size in sorted(sizes):
+        if needed + size > most:
+            break
+        needed += size
+    goal = store.used() - (needed - left)
+    removed: list[Snapshot] = []
+    while store.used() > goal:  # what is dead in a pack that stays is not free yet
+        report = prune(store, Rules(keep_last=sys.maxsize, max_bytes=max(0, goal)), dry_run=False)
+        if not report.removed:
+            break
+        removed += report.removed
+    return tuple(removed)
+
+
+class _Weigher(KeepingResolver):
+    """Keeps nothing, and notes what copies of the files would take."""
+
+    def __init__(self, root: Root, room: Room) -> None:
+        super().__init__(root, room.writer, b"", room.allow)
+        self.sizes: list[int] = []
+
+    def begin(self, root_fd: int, jobs: list[Job]) -> Resolving:
+        """Note files; nothing is read."""
+        copied = self._sort(root_fd, jobs, [None] * len(jobs))[1]
+        self.allowance(jobs, ())
+        self.sizes += [stored_size(jobs[index].info) for index in copied]
+        return Resolving(lambda: [Kept(Kind.UNPROTECTED)] * len(jobs))
+
+    def add_tree(self, records: list[bytes]) -> bytes:  # noqa: ARG002 - as of a resolver
+        """Keep nothing."""
+        return EMPTY_TREE
