@@ -44,6 +44,7 @@ AUTO_FULL_BYTES = 16 << 30
 SAMPLE_PER_STRATUM = 48
 _STRATA = (4 << 10, 64 << 10, 1 << 20, 64 << 20, 1 << 62)
 _LARGE = 64 << 20
+_WORTH_A_PROCESS = 32 << 20
 _DOUBT = 2.0
 """The bound of what could not be rehearsed at all is this many times what the rest took."""
 SAFETY = 1.25
@@ -336,17 +337,15 @@ class Drill:
             builder.write()
             builder.link_groups([[p for p in group if p not in lost] for group in target.links])
             builder.finish()
-        sync = Workers(_sync, [place], apart=True) if builder.built.size else None
+        built = builder.built
+        sync = Workers(_sync, [place] if built.size else [], apart=built.size > _WORTH_A_PROCESS)
         try:
             reader = self.store.reader
             wrong = list(differences(place, target.root, target.tree, reader, lost))
-            elapsed_s = time.monotonic() - begun
-            if sync is not None:
-                elapsed_s += sum(sync.results())
+            elapsed_s = time.monotonic() - begun + sum(sync.results())
         finally:
-            if sync is not None:
-                sync.abandon()
-        return _Rebuilt(builder.built.files, builder.built.size, elapsed_s, wrong)
+            sync.abandon()
+        return _Rebuilt(built.files, built.size, elapsed_s, wrong)
 
     def _lost(
         self, target: TreeTarget, files: Iterable[tuple[bytes, Entry]], part: _Part
