@@ -18,7 +18,6 @@ from rollback.clearance import Wanted, take_snapshot
 from rollback.drill import Drill
 from rollback.errors import (
     CaptureFailed,
-    CatalogCorrupt,
     DrillFailed,
     NothingToDo,
     RestoreIncomplete,
@@ -104,49 +103,11 @@ class Engine(History):
         """Close the store and give its lock back."""
         self.store.close()
 
-    @classmethod
-    def repair(
-        cls, settings: EngineSettings, progress: Progress | None = None
-    ) -> tuple[VerifyReport, list[str]]:
-        """Read the whole store and mend what can be mended; a lost catalog is made again.
-
-        Returns:
-            What was read and what is damaged; and what else was done, as sentences for people.
-
-        Raises:
-            StoreBusy: Another operation holds the store.
-            NothingToDo: There is no store.
-        """
-        try:
-            return cls._repair(settings, progress)
-        except CatalogCorrupt:
-            from rollback.rebuilding import rebuild_catalog  # noqa: PLC0415 - a last resort
-
-            place = placement.choose(settings.project, settings.store, settings.environ)
-            with speaking(StoreUnusable, "the catalog could not be made again"):
-                said = rebuild_catalog(place.path)
-            report, more = cls._repair(settings, progress)
-            return report, [*said, *more]
-
-    @classmethod
-    def _repair(
-        cls, settings: EngineSettings, progress: Progress | None
-    ) -> tuple[VerifyReport, list[str]]:
-        with cls(settings, create=False) as engine:
-            report = engine.verify(repair=True, progress=progress)
-            # What died may need what was damaged until now.
-            try:
-                return report, engine.recover()
-            except CatalogCorrupt:
-                raise
-            except RollbackError as error:
-                return report, [f"{error} (next: {error.hint})"]
-
     def status(self) -> StoreStatus:
         """Return where the store is, how much is in it, and what did not finish."""
         unfinished = tuple(
             {"seq": op.seq, "id": op.id, "kind": op.kind, "state": op.state, "data": op.data}
-            for op in self.store.unfinished()
+            for op in filter(self.is_mine, self.store.unfinished())
         )
         number = self._query("SELECT count(*) FROM snapshot WHERE kind != 'undo'")[0][0]
         return StoreStatus(
@@ -169,7 +130,7 @@ class Engine(History):
         depth = self.store.lock.depth
         try:
             with self._say(StoreUnusable, f"the {kind} could not be begun, nothing was changed"):
-                return self.store.begin(kind, data)
+                return self.store.begin(kind, {"project": self.project, **data})
         except BaseException:
             self.store.lock.release_to(depth)
             raise
@@ -314,7 +275,7 @@ class Engine(History):
         """
         told: list[str] = []
         with self._say(RollbackError, "what died could not be finished"):
-            dead = self.store.unfinished()
+            dead = [operation for operation in self.store.unfinished() if self.is_mine(operation)]
             applying = [operation for operation in dead if operation.state == "applying"]
             if applying:
                 told += self._holding_lock(lambda: self._resume(applying[0]))
@@ -351,6 +312,11 @@ class Engine(History):
         os.makedirs(self.store.work(again.seq), mode=0o700, exist_ok=True)
         outcome = self._restore(again, plan)
         told = f"{operation.kind} {operation.seq} had been interrupted; it is finished now"
+        if self.store.catalog.operation(again.seq).data.get("undo_below"):
+            told += (
+                "; what was changed since is kept: guard undo brings it back,"
+                " a second guard undo the state before the rollback"
+            )
         if not outcome.skipped:
             return [told]
         named = [f"not put back: {s.what}: {s.why}; {s.fix}" for s in outcome.skipped]
@@ -416,8 +382,9 @@ class Engine(History):
         try:
             with self._say(RestoreIncomplete, unwritten):
                 reach("restore.finish")
-                reached, identity = self.superseded(operation, undo.id)
-                self._end(operation, "done", {**done, "undo_id": identity}, reached)
+                reached, (*below, identity) = self.superseded(operation, undo, work.snapshot)
+                done |= {"undo_id": identity, "undo_below": below}
+                self._end(operation, "done", done, reached)
         except RestoreIncomplete:
             raise
         except RollbackError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from rollback.difference import find_entry
 from rollback.errors import NothingToDo
 from rollback.inventory import is_tree
+from rollback.meanwhile import edited_meanwhile
 from rollback.model import Category, Operation, Snapshot
 from rollback.reports import Selection
 from rollback.snapshots import load
@@ -54,7 +55,9 @@ class History:
             for operation in operations:
                 identity = str(operation.data.get("snapshot_id", ""))
                 # A snapshot has its operation's id: one that was pruned would be searched forever.
-                if identity not in {"", reference}:
+                if identity == reference:
+                    raise _nothing(f"the snapshot of {operation.kind} {operation.seq} was pruned")
+                if identity:
                     return self.find_snapshot(identity)
             raise _nothing(f"there is no snapshot {reference}")
         if len(rows) > 1:
@@ -83,18 +86,25 @@ class History:
         elsewhere = ""
         for operation in self.store.catalog.operations("WHERE kind = 'run'"):
             if operation.data.get("snapshot_id"):
-                project = self._project_of(operation)
-                if project in {"", here}:
+                if self.is_mine(operation):
                     return operation
-                elsewhere = f": the runs in this store are of {project}"
+                elsewhere = f": the runs in this store are of {self._project_of(operation)}"
         raise _nothing(f"there is no run of {here} to roll back{elsewhere}")
 
+    def is_mine(self, operation: Operation) -> bool:
+        """Return whether an operation is of this project, for a store may serve several."""
+        return self._project_of(operation) in {"", self.project}
+
     def _project_of(self, operation: Operation) -> str:
-        """Return the project of a run, for a store may serve several; empty where it is gone."""
-        try:
-            return self.find_snapshot(str(operation.data["snapshot_id"])).project
-        except NothingToDo:
-            return ""
+        """Return the project of an operation; empty where nothing tells it any more."""
+        data = operation.data
+        if data.get("project"):
+            return str(data["project"])
+        for key in ("snapshot_id", "undo_id", "target_id"):
+            rows = self._query("SELECT document FROM snapshot WHERE id = ?", (data.get(key),))
+            if rows:
+                return load(rows[0][0]).project
+        return ""
 
     def snapshots(self) -> list[Snapshot]:
         """Return all snapshots, newest first; those of rollbacks among them."""
@@ -139,12 +149,23 @@ class History:
         data = self.store.catalog.operation(snapshot.seq).data
         return selection_from(data)
 
-    def superseded(self, operation: Operation, undo_id: str) -> tuple[list[Operation], str]:
+    def superseded(
+        self, operation: Operation, undo: Snapshot, target: Snapshot
+    ) -> tuple[list[Operation], list[str]]:
         """Return the restores that stopped half way and are done with this one, and what to undo.
 
         Those that wanted the same are one with it: an undo brings back what the first of them
-        displaced. All others are done with once everything was put back: none may be taken up
-        again later, when people have gone on working.
+        displaced, after what was changed meanwhile, if anything was. All others are done with
+        once everything was put back: none may be taken up again later, when people have gone on
+        working.
+
+        Args:
+            operation: The restore that came through.
+            undo: What it displaced.
+            target: What it put back.
+
+        Returns:
+            The restores; and the snapshots to go back to, the one that comes first last.
         """
         wanted = _intent(operation)
         pending = [
@@ -152,33 +173,43 @@ class History:
             for other in self._applying(operation)
             if _intent(other) == wanted or not (wanted[1] or wanted[2])
         ]
+        steps = [undo]
         for other in pending:
             if _intent(other) != wanted:
                 break
-            undo_id = str(other.data["undo_id"])
-        return pending, undo_id
+            steps.append(self.find_snapshot(str(other.data["undo_id"])))
+        steps.reverse()
+        kept = steps[:1]
+        for step in steps[1:]:
+            states = (kept[-1], step, target)
+            if edited_meanwhile(self.store, states, selection_from(operation.data)):
+                kept.append(step)
+        return pending, [snapshot.id for snapshot in kept]
 
     def _applying(self, operation: Operation) -> list[Operation]:
         """Return the other restores that stopped half way, newest first; the lock is held."""
         found = self.store.catalog.operations("WHERE state = 'applying'")
-        return [other for other in found if other.seq != operation.seq]
+        return [o for o in found if o.seq != operation.seq and self.is_mine(o)]
 
     def _displaced(self) -> tuple[list[str], list[str]]:
         """Return what undo and redo would put back, newest last, by going through the log."""
         undo: list[str] = []
         redo: list[str] = []
         for operation in reversed(self.store.catalog.operations("WHERE state = 'done'")):
-            if operation.kind not in _RESTORES or self._displaced_nothing(operation):
+            if operation.kind not in _RESTORES or not self.is_mine(operation):
                 continue
+            if self._displaced_nothing(operation):
+                continue
+            displaced = displaced_by(operation)
             if operation.kind == "undo":
                 undo[-1:] = []
-                redo.append(str(operation.data["undo_id"]))
+                redo += displaced
                 continue
             if operation.kind == "redo":
                 redo[-1:] = []
             else:
                 redo.clear()
-            undo.append(str(operation.data["undo_id"]))
+            undo += displaced
         return undo, redo
 
     def _displaced_nothing(self, operation: Operation) -> bool:
@@ -195,14 +226,20 @@ class History:
     def _top(self, displaced: list[str], what: str) -> Snapshot:
         if not displaced:
             raise _nothing(f"there is no {what}")
-        return self.find_snapshot(displaced[-1])
+        rows = self._query("SELECT document FROM snapshot WHERE id = ?", (displaced[-1],))
+        if not rows:
+            raise _nothing(f"there was a {what}, but the state to go back to was pruned")
+        return load(rows[0][0])
 
     def newest(self) -> Snapshot | None:
-        """Return the newest snapshot that is none of a rollback's, None where there is none."""
-        rows = self._query(
-            "SELECT document FROM snapshot WHERE kind != 'undo' ORDER BY seq DESC LIMIT 1"
-        )
-        return load(rows[0][0]) if rows else None
+        """Return the project's newest snapshot that is none of a rollback's, None for none."""
+        rows = self._query("SELECT seq FROM snapshot WHERE kind != 'undo' ORDER BY seq DESC")
+        for (seq,) in rows:
+            row = self._query("SELECT document FROM snapshot WHERE seq = ?", (seq,))
+            snapshot = load(row[0][0])
+            if snapshot.project == self.project:
+                return snapshot
+        return None
 
     def _operations_like(self, reference: str) -> list[Operation]:
         operations = self.store.catalog.operations
@@ -223,6 +260,11 @@ def _number(reference: str) -> int | None:
 
 def _nothing(message: str) -> NothingToDo:
     return NothingToDo(message, hint="guard log lists what there is")
+
+
+def displaced_by(operation: Operation) -> list[str]:
+    """Return the snapshots that take a restore back, in the reverse of their order."""
+    return [str(i) for i in (*operation.data.get("undo_below", ()), operation.data["undo_id"])]
 
 
 def _intent(operation: Operation) -> tuple[str, list[str], list[str]]:

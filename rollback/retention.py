@@ -11,12 +11,14 @@ import contextlib
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rollback.durable import sync_folder
 from rollback.errors import StoreCorrupt
 from rollback.failpoints import reach
+from rollback.history import displaced_by
 from rollback.lock import is_alive
 from rollback.model import Snapshot
 from rollback.reports import PruneReport
@@ -97,16 +99,18 @@ def _documents(store: Store) -> list[tuple[bytes]]:
 
 
 def _protected(store: Store, snapshots: list[Snapshot]) -> dict[str, str]:
-    """Return the ids that no rule may delete, with the reason."""
+    """Return the ids that no rule may delete, with the reason; each project has its own."""
     protected: dict[str, str] = {}
-    normal = [s for s in snapshots if s.kind != "undo"]
     damaged = store.catalog.value("damaged").split()
-    good = next((s for s in normal if s.id not in damaged), None)
-    if good is not None:
-        protected[good.id] = "the newest good snapshot"
-    undo = next((s for s in snapshots if s.kind == "undo"), None)
-    if undo is not None:
-        protected[undo.id] = "what the newest rollback displaced"
+    back = _ways_back(store)
+    for mine in _by_project(snapshots):
+        good = next((s for s in mine if s.kind != "undo" and s.id not in damaged), None)
+        if good is not None:
+            protected[good.id] = "the newest good snapshot"
+        newest = next((s for s in mine if s.kind == "undo"), None)
+        if newest is not None:
+            for snapshot in back.get(newest.id, [newest.id]):
+                protected[snapshot] = "what the newest rollback displaced"
     for operation in store.catalog.operations("WHERE state IN ('running', 'applying')"):
         alive = is_alive(operation.data.get("owner", {}))
         why = "a running operation needs it" if alive else "an unfinished operation needs it"
@@ -114,6 +118,24 @@ def _protected(store: Store, snapshots: list[Snapshot]) -> dict[str, str]:
             if operation.data.get(key):
                 protected[str(operation.data[key])] = why
     return protected
+
+
+def _ways_back(store: Store) -> dict[str, list[str]]:
+    """Return what takes a restore back: by the id of what the restore itself displaced."""
+    made = dict(store.catalog.db.execute("SELECT seq, id FROM snapshot WHERE kind = 'undo'"))
+    return {
+        made[operation.seq]: displaced_by(operation)
+        for operation in store.catalog.operations("WHERE state = 'done'")
+        if operation.seq in made and operation.data.get("undo_id")
+    }
+
+
+def _by_project(snapshots: list[Snapshot]) -> list[list[Snapshot]]:
+    """Return the snapshots of each project, in their order: a store may serve several."""
+    found: dict[str, list[Snapshot]] = {}
+    for snapshot in snapshots:
+        found.setdefault(snapshot.project, []).append(snapshot)
+    return list(found.values())
 
 
 def _sort(
@@ -125,13 +147,13 @@ def _sort(
         last, days = KEEP_LAST, KEEP_DAYS
     keep: list[tuple[Snapshot, str]] = []
     go: list[Snapshot] = []
-    normal = 0
+    normal: Counter[str] = Counter()
     for snapshot in snapshots:
-        normal += snapshot.kind != "undo"
+        normal[snapshot.project] += snapshot.kind != "undo"
         age_s = time.time() - snapshot.created_at
         if snapshot.id in protected:
             keep.append((snapshot, protected[snapshot.id]))
-        elif last is not None and normal <= last:
+        elif last is not None and normal[snapshot.project] <= last:
             keep.append((snapshot, f"one of the last {last}"))
         elif days is not None and age_s < days * _DAY_S:
             keep.append((snapshot, f"younger than {days:g} days"))

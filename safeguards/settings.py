@@ -39,8 +39,10 @@ def engine_for(
 def repair(
     config: Config, environ: Mapping[str, str], progress: Progress | None
 ) -> tuple[VerifyReport, list[str]]:
-    """Read the whole store of a project and mend what can be mended; see `Engine.repair`."""
-    return Engine.repair(engine_settings(config, environ), progress)
+    """Read the whole store of a project and mend what can be mended; see `repair_store`."""
+    from rollback.repairing import repair_store  # noqa: PLC0415 - one command's
+
+    return repair_store(engine_settings(config, environ), progress)
 
 
 def engine_settings(

@@ -12,6 +12,7 @@ from rollback.engine import Engine
 from rollback.folders import allow_many_files
 from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
+from rollback.repairing import repair_store
 from rollback.reports import RestoreOutcome, Selection, SnapshotReport, VerifyReport
 
 # The engine raises limits when it is opened; hypothesis objects to what changes during a test.
@@ -83,7 +84,7 @@ class Project:
 
     def repair(self) -> tuple[VerifyReport, list[str]]:
         """Mend what can be mended."""
-        return Engine.repair(self.settings)
+        return repair_store(self.settings)
 
     def recover(self) -> list[str]:
         """Finish or take back what died."""

@@ -27,6 +27,7 @@ from rollback.errors import (
 )
 from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
+from rollback.repairing import repair_store
 from rollback.reports import RestorePlan, Selection, VerifyReport
 from rollback.snapshots import load
 from rollback.store.catalog import Catalog, translated
@@ -91,7 +92,7 @@ def _run(asked: argparse.Namespace) -> int:
     project = _project(asked, _projects(asked.store, lost=repair))
     settings = EngineSettings(project, store=asked.store, environ=dict(os.environ))
     if repair:
-        report, sentences = Engine.repair(settings)
+        report, sentences = repair_store(settings)
         for sentence in sentences:
             print(f"rescue: {sentence}", file=sys.stderr)
         return _tell(report)

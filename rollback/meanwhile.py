@@ -1,0 +1,99 @@
+"""Whether anybody changed something between a restore that stopped half way and its end.
+
+A restore that is resumed displaces a mixture: of the state before it and of the one it puts back.
+What is in neither of them is somebody's work, and has to be reachable by an undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rollback.difference import Comparison, Pair, find_entry
+from rollback.inventory import is_tree, root_from
+from rollback.model import Entry, Kind, ResourceState, Snapshot
+from rollback.plan import is_selected
+from rollback.reports import Selection
+from rollback.snapshots import state_named
+from rollback.store.codec import EMPTY_TREE
+from rollback.store.store import Store
+from rollback.store.vault import StoreVault
+
+_UNLOOKED = (Kind.DIRECTORY, Kind.DATABASE, Kind.SOCKET)
+"""Kinds of which an entry says no more than that they are there."""
+
+
+def edited_meanwhile(
+    store: Store, states: tuple[Snapshot, Snapshot, Snapshot], selection: Selection
+) -> bool:
+    """Return whether a state has anything that comes neither from the one nor the other.
+
+    Args:
+        store: Where they are.
+        states: What was there first, what was there when it was resumed, what was put back.
+        selection: Which part was put back.
+    """
+    first, resumed, wanted = states
+    for state in resumed.states:
+        before = state_named(first, state.resource, state.name)
+        target = state_named(wanted, state.resource, state.name)
+        if is_tree(state):
+            if any(_edits(store, (before, state, target), selection)):
+                return True
+        elif all(_database_differs(store, known, state) for known in (before, target)):
+            return True
+    return False
+
+
+def _edits(
+    store: Store,
+    states: tuple[ResourceState | None, ResourceState, ResourceState | None],
+    selection: Selection,
+) -> Iterator[Pair]:
+    """Yield what differs from the state before, and is not what was to be put back either."""
+    before, now, target = map(_tree, states)
+    root = root_from(states[1])
+    reader = store.reader
+    for pair in Comparison(reader.records, expand=True).compare(before, now):
+        if root.keep_extra(pair.path) or not is_selected(root, pair.path, selection):
+            continue
+        wanted = find_entry(reader.tree, target, pair.path)
+        if not _same(pair.new, wanted) and not _same(pair.new, pair.old) and not _gap(pair, wanted):
+            yield pair
+
+
+def _tree(state: ResourceState | None) -> bytes:
+    return EMPTY_TREE if state is None else bytes.fromhex(state.data["tree"])
+
+
+def _same(one: Entry | None, other: Entry | None) -> bool:
+    """Return whether two entries stand for one content, as far as they tell."""
+    if one is None or other is None:
+        return one is other
+    told = (one.size, one.mtime_ns) == (other.size, other.mtime_ns)
+    if Kind.UNPROTECTED in (one.kind, other.kind):
+        return told
+    if one.kind is not other.kind or one.mode != other.mode:
+        return False
+    return one.kind in _UNLOOKED or one.ref == other.ref or (one.kind is Kind.FILE and told)
+
+
+def _gap(pair: Pair, wanted: Entry | None) -> bool:
+    """Return whether nothing is there because one kind was about to make way for another."""
+    old = pair.old
+    return (
+        pair.new is None
+        and old is not None
+        and wanted is not None
+        and (old.kind is Kind.DIRECTORY) is not (wanted.kind is Kind.DIRECTORY)
+    )
+
+
+def _database_differs(store: Store, known: ResourceState | None, now: ResourceState) -> bool:
+    from rollback.resources.sqlite import describe_change  # noqa: PLC0415 - a plug
+
+    if known is None:
+        return True
+    if known.data.get("blobs") == now.data.get("blobs"):
+        return False
+    vault = StoreVault(store.reader, None, store.folder + b"/work")
+    return describe_change(known, now, vault) is not None
