@@ -191,6 +191,7 @@ class Engine(History):
         if progress is not None:
             progress("snapshot", 0, 0)
         with self._say(CaptureFailed, "the snapshot could not be taken, nothing of it is kept"):
+            self.store.catalog.upgrade()
             self.store.part_shared()
             self.store.set_reserve()
             write_rescue(self.store)

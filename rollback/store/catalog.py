@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS blob (
     id BLOB PRIMARY KEY, kind INTEGER NOT NULL, pack INTEGER NOT NULL, place INTEGER NOT NULL,
     length INTEGER NOT NULL, refs INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS unreferenced ON blob (id) WHERE refs = 0;
+CREATE INDEX IF NOT EXISTS loose ON blob (length) WHERE kind = 2;
 CREATE TABLE IF NOT EXISTS pack (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, length INTEGER NOT NULL,
     dead INTEGER NOT NULL DEFAULT 0);
@@ -45,6 +46,8 @@ CREATE TABLE IF NOT EXISTS digest (id BLOB PRIMARY KEY, sha256 BLOB NOT NULL) WI
 CREATE TABLE IF NOT EXISTS garbage (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+VERSION = 2
+"""Of the schema, as SQLite's ``user_version`` has it; the first one had no index of large blobs."""
 _OPERATION = "seq, id, kind, state, started_at, ended_at, data"
 _HINT = "guard verify --repair"
 
@@ -108,7 +111,7 @@ class Catalog:
                     self.db.execute("PRAGMA cache_spill = OFF")
                     if not self.db.execute("PRAGMA user_version").fetchone()[0]:
                         self.db.executescript(
-                            f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = 1; COMMIT;"
+                            f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
                         )
                 self.db.execute("SELECT count(*) FROM operation").fetchone()
         except BaseException:
@@ -118,6 +121,18 @@ class Catalog:
     def close(self) -> None:
         """Close the database."""
         self.db.close()
+
+    def upgrade(self) -> None:
+        """Give a catalog that an earlier version made what it lacks; its rows stay as they are.
+
+        It works without, only slower: where that is not possible now, it is done another time.
+        """
+        if self.db.execute("PRAGMA user_version").fetchone()[0] >= VERSION:
+            return
+        with contextlib.suppress(NoSpace, StoreBusy, OSError), self.transaction() as db:
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from driving import Project
 from rollback.errors import NothingToDo, StoreCorrupt, StoreUnusable
 from rollback.store.blobs import BlobWriter
-from rollback.store.catalog import BlobKind
+from rollback.store.catalog import VERSION, BlobKind
 from rollback.store.packs import PackWriter, salvage
 from rollback.store.pages import PAGE, PageReader, PageWriter
 from rollback.store.store import Store
@@ -272,3 +273,30 @@ def test_what_no_row_names_goes_if_it_is_no_older_than_what_died(
     assert unknown.exists() is stays
     assert foreign.exists()
     assert store.unclean_since() is None
+
+
+def test_a_store_of_an_earlier_version_learns_what_it_lacks(tmp_path: Path) -> None:
+    """The first snapshot makes the index by which large files are added up; a full disk waits."""
+    project = Project(tmp_path)
+    (project.root / "large").write_bytes(os.urandom(2 << 20))
+    project.snapshot()
+    with project.engine() as engine:
+        engine.store.catalog.db.execute("DROP INDEX loose")
+        engine.store.catalog.db.execute("PRAGMA user_version = 1")
+        engine.store.catalog.db.execute("VACUUM")
+        used = engine.store.used()
+    with project.engine() as engine:
+        catalog = engine.store.catalog
+        catalog.db.execute("PRAGMA max_page_count = 1")  # less than there are: nothing can grow
+        catalog.upgrade()
+        assert catalog.db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert engine.store.used() == used
+    project.snapshot()
+    with project.engine() as engine:
+        catalog = engine.store.catalog
+        assert catalog.db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        assert engine.store.used() >= used
+        plan = catalog.db.execute(
+            "EXPLAIN QUERY PLAN SELECT sum(length) FROM blob WHERE kind = 2"
+        ).fetchone()[-1]
+        assert "COVERING INDEX loose" in plan
