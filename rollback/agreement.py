@@ -11,15 +11,22 @@ from rollback.capture import Captured, capture_tree
 from rollback.difference import Comparison, Pair, find_entry, metadata_differs
 from rollback.errors import RestoreIncomplete
 from rollback.failpoints import reach
+from rollback.folders import split
 from rollback.keeping import KeepingResolver
-from rollback.model import Kind, Operation, Skip
+from rollback.lost import later_entry
+from rollback.model import Entry, Kind, Operation, Skip
 from rollback.plan import TreePlan, is_selected
+from rollback.present import hash_file
 from rollback.resources.base import Root
-from rollback.store.blobs import BlobWriter, open_blob
+from rollback.room import Room
+from rollback.store.blobs import BlobWriter, file_path, open_blob
 from rollback.store.catalog import BlobKind
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
 from rollback.work import Work
+
+_APART = (Kind.DATABASE, Kind.SOCKET)
+"""What other resources verify, and what has no content."""
 
 
 class Verifier:
@@ -61,12 +68,11 @@ class Verifier:
         work = self.store.work(self.operation.seq)
         with self.store.catalog.transaction():
             writer = BlobWriter(self.store.reader, f"{self.operation.seq:08d}-v")
+            room = Room(self.store, self.store.max_bytes, writer)
             try:
                 for plan in self.work.trees:
                     root = plan.target.root
-                    resolver = KeepingResolver(
-                        root, writer, work, lambda *_: self.store.free() // 2, expect_known=True
-                    )
+                    resolver = KeepingResolver(root, writer, work, room.allow, expect_known=True)
                     found = capture_tree(root, self.store.reader, resolver, update_index=True)
                     writer.settle()
                     wrong += self._differences(plan, found)
@@ -117,26 +123,46 @@ class Verifier:
                 yield f"{shown} differs from the snapshot"
 
     def _acceptable(self, plan: TreePlan, pair: Pair) -> bool:
-        target, path, old, new = plan.target, pair.path, pair.old, pair.new
-        apart = (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
-        # What is lost is named as not put back; no other path may differ.
-        if (
-            plan.is_barred(path)
-            or path in plan.lost
-            or any(e is not None and e.kind in apart for e in (old, new))
-        ):
+        path, old, new = pair.path, pair.old, pair.new
+        # What is lost or stays is named as not put back; no other path may differ.
+        if path in plan.lost or plan.is_barred(path) or _is_named(plan, path):
+            return True
+        if any(e is not None and e.kind in _APART for e in (old, new)):
             return True
         if new is None:
-            kept = target.present and target.root.keep_extra(path)
+            kept = plan.target.present and plan.target.root.keep_extra(path)
             return kept or (old is not None and old.kind is Kind.DIRECTORY)
-        if old is None or old.kind is not new.kind:
+        return old is not None and self._equal(plan, path, old, new)
+
+    def _equal(self, plan: TreePlan, path: bytes, old: Entry, new: Entry) -> bool:
+        """Return whether what both sides have is one, as far as it was to be put back."""
+        if path in plan.later:
+            return self._is_later(plan, path, old)
+        if Kind.UNPROTECTED in (old.kind, new.kind):
+            return _unread(plan, path, old, new)
+        if old.kind is not new.kind:
             return False
         partial = bool(self.work.selection.paths or self.work.selection.categories)
         if new.kind is Kind.DIRECTORY and partial:
             return True
-        if metadata_differs(old, new) and not self._noted(target.root, path):
+        if metadata_differs(old, new) and not self._noted(plan.target.root, path):
             return False
         return new.kind is not Kind.FILE or self._same(plan, path, (old.ref, new.ref))
+
+    def _is_later(self, plan: TreePlan, path: bytes, old: Entry) -> bool:
+        """Return whether a file is what it became after a rollback had moved it.
+
+        Whoever wrote to it may do so still; where they do, its time is all that can be held.
+        """
+        then = plan.later[path]
+        if old.kind is not Kind.FILE or metadata_differs(old, then):
+            return False
+        now = later_entry(self.store.reader, then)
+        if now != then:
+            return True
+        return self._digest(plan.target.root, path, old.ref) == hash_file(
+            *os.path.split(file_path(self.store.folder, BlobKind.INODE, then.ref))
+        )
 
     def _noted(self, root: Root, path: bytes) -> bool:
         return os.fsdecode(os.path.join(root.path, path)) in self.noted
@@ -156,3 +182,23 @@ class Verifier:
         intact = functools.partial(root.intact, path)
         with open_blob(self.store.folder, place.kind, blob, intact) as file:
             return hashlib.file_digest(file, "sha256").digest()
+
+
+def _is_named(plan: TreePlan, path: bytes) -> bool:
+    """Return whether a path, or what it lies below, was named as not put back."""
+    while path:
+        if path in plan.named:
+            return True
+        path = split(path)[0]
+    return False
+
+
+def _unread(plan: TreePlan, path: bytes, old: Entry, new: Entry) -> bool:
+    """Return whether two files are one as far as can be told without reading both.
+
+    Either the snapshot does not hold the content and the plan found it alike, or what was just
+    put back may not be read by this user.
+    """
+    if new.kind is Kind.UNPROTECTED:
+        return path in plan.alike or old.kind is new.kind
+    return new.kind is Kind.FILE and old.size == new.size and not metadata_differs(old, new)

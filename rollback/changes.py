@@ -18,6 +18,7 @@ from rollback.plan import category_of, show_path
 from rollback.present import Present
 from rollback.reports import Change, DistributionChange
 from rollback.resources.base import Root, StateChange
+from rollback.sameness import same_content
 from rollback.snapshots import state_named
 from rollback.store.codec import EMPTY_TREE
 from rollback.store.store import Store
@@ -101,7 +102,7 @@ def _tree_changes(
                 pair.old is not None
                 and pair.new is not None
                 and (
-                    live.same_content(pair.path, pair.new, pair.old)
+                    same_content(live, pair.path, pair.new, pair.old)
                     or is_replaced(live, target.recorded, pair.path, pair.old)
                 )
             )

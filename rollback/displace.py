@@ -6,27 +6,28 @@ system allows; databases go through their own capture. What the store has alread
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
-from rollback.capture import Job
+from rollback.custody import Custody
 from rollback.failpoints import reach
-from rollback.folders import cached, join, split
-from rollback.index import Folder
-from rollback.keeping import KeepingResolver
+from rollback.folders import join, split
 from rollback.model import Entry, Kind, Operation, Policy, ResourceState, Skip, Snapshot
-from rollback.plan import TreePlan
-from rollback.reading import Kept, keep_link
+from rollback.obstacles import bar_above
+from rollback.plan import TreePlan, is_selected
 from rollback.reports import Selection
 from rollback.resources.base import Resource
 from rollback.snapshots import capture_resource, commit_snapshot, tree_state
 from rollback.store.blobs import BlobWriter
 from rollback.store.codec import decode_entry, encode_entry, record_name
 from rollback.store.store import Store
-from rollback.walk import open_root
+from rollback.walk import bare, open_root
+
+_FIX = "move it away, or make it readable, then run this again"
+_MISSING = "the store does not have what is there now, so it stays"
 
 _TOLD = ("target_id", "target_seq", "paths", "categories")
 """What an undo snapshot says of the restore that made it, should the log be lost."""
@@ -49,14 +50,36 @@ class Displacer:
         self.states: list[ResourceState] = []
         self.skips: list[Skip] = []
 
-    def keep_tree(self, plan: TreePlan, selection: Selection) -> None:
-        """Keep the present state of one root, as far as the plan displaces it."""
+    def keep_tree(self, plan: TreePlan, selection: Selection, databases: Iterable[bytes]) -> None:
+        """Keep the present state of one root, as far as the plan displaces it.
+
+        What cannot be kept leaves the plan: it stays, and is named as not put back.
+
+        Args:
+            plan: Of one root; what cannot be kept is barred in it.
+            selection: Which part is put back.
+            databases: Paths in the root where databases will be put.
+
+        Raises:
+            NoSpace: It does not fit; nothing was changed.
+        """
         live = plan.live
-        displaced = {path for path in plan.displaced() if path in live.changed}
-        kept = self._keep_files(plan, sorted(displaced))
-        converter = _Converter(plan, kept, selection, self.writer)
-        tree = converter.convert(live.tree, b"")
-        captured = replace(live.captured, tree=tree)
+        displaced = dict(plan.displaced())
+        custody = self._take(plan, sorted(displaced), selection)
+        missing = {
+            path: _MISSING
+            for path, entry in displaced.items()
+            if path not in custody.kept
+            and path not in custody.gone
+            and (path in live.changed or not self.writer.knows(entry.ref))
+        }
+        for path, why in (missing | custody.refused).items():
+            plan.lost.pop(path, None)
+            plan.bar(path, why, _FIX)
+        bar_above(plan, databases)
+        tree = _Converter(plan, custody, self.writer).convert(live.tree, b"")
+        links = [[p for p in group if p not in custody.gone] for group in live.captured.links]
+        captured = replace(live.captured, tree=tree, links=[g for g in links if len(g) > 1])
         self.states.append(tree_state(captured))
 
     def keep_databases(self, resources: list[Resource], unchanged: list[ResourceState]) -> None:
@@ -95,61 +118,39 @@ class Displacer:
         """Forget what was begun."""
         self.writer.abandon()
 
-    def _keep_files(self, plan: TreePlan, paths: list[bytes]) -> dict[bytes, Kept]:
-        """Link each file into the store; copy what cannot be linked."""
-        kept: dict[bytes, Kept] = {}
-        if not paths:
-            return kept
-        root = plan.target.root
-        fd = open_root(root.path)
-        try:
-            with cached(fd) as folders:
-                for path in paths:
-                    reach("undo.link")
-                    with contextlib.suppress(FileNotFoundError):
-                        linked = self._link(folders.open(split(path)[0]), path, plan)
-                        if linked is not None:
-                            kept[path] = linked
-            rest = [path for path in paths if path not in kept]
-            if rest:
-                copier = replace(root, policy=lambda _: Policy.COPY, find_databases=False)
-                resolver = KeepingResolver(
-                    copier,
-                    self.writer,
-                    self.store.work(self.operation.seq),
-                    lambda *_: self.store.free(),
-                )
-                jobs = [_job(path, plan.live.changed[path]) for path in rest]
-                kept.update(zip(rest, resolver.resolve(fd, jobs), strict=True))
-        finally:
-            os.close(fd)
-        return kept
+    def _take(self, plan: TreePlan, displaced: list[bytes], selection: Selection) -> Custody:
+        """Take what the plan displaces, and what stays although the target does not have it.
 
-    def _link(self, parent: int, path: bytes, plan: TreePlan) -> Kept | None:
-        if os.fstat(parent).st_dev != os.stat(self.store.folder).st_dev:
-            return None
-        name = split(path)[1]
-        info = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if info.st_nlink > 1 and plan.target.root.policy(path) is not Policy.LINK:
-            # Another name of this file stays in use and may be written to: a link would follow.
-            return None
-        with cached(parent) as here:
-            kept = keep_link(here, name, self.store.folder)
-        if kept is not None and kept.place is not None:
-            self.writer.add_row(kept.ref, kept.place)
-            self.writer.touch(kept.ref)
-        return kept
+        Objects of a repository stay, but their owner removes them when nothing refers to them
+        any more, and then the undo would refer to nothing.
+        """
+        live, root = plan.live, plan.target.root
+        work = self.store.work(self.operation.seq)
+        custody = Custody(self.store, self.writer, work, root, live.changed)
+        going = [path for path in displaced if path in live.changed]
+        staying = [
+            path
+            for path in sorted(live.changed.keys() - plan.same.keys() - set(displaced))
+            if root.policy(path) is Policy.LINK
+            and root.keep_extra(path)
+            and is_selected(root, path, selection)
+        ]
+        if going or staying:
+            fd = open_root(root.path)
+            try:
+                custody.take(fd, going)
+                custody.take_along(fd, staying)
+            finally:
+                os.close(fd)
+        return custody
 
 
 class _Converter:
     """Turns the trees of a look at the present into trees that the store can keep."""
 
-    def __init__(
-        self, plan: TreePlan, kept: dict[bytes, Kept], selection: Selection, writer: BlobWriter
-    ) -> None:
+    def __init__(self, plan: TreePlan, custody: Custody, writer: BlobWriter) -> None:
         self.plan = plan
-        self.kept = kept
-        self.selection = selection
+        self.custody = custody
         self.writer = writer
         self.changed: dict[bytes, set[bytes]] = {}
         for path in plan.live.changed:
@@ -167,8 +168,13 @@ class _Converter:
                 if record[0] == Kind.DIRECTORY or (changed and record_name(record) in changed)
                 else record
                 for record in live.records(tree)
+                if not self._is_gone(path, record)
             ]
         )
+
+    def _is_gone(self, folder: bytes, record: bytes) -> bool:
+        gone = self.custody.gone
+        return bool(gone) and join(folder, record_name(record)) in gone
 
     def _record(self, folder: bytes, record: bytes) -> bytes:
         entry = decode_entry(record)
@@ -182,12 +188,9 @@ class _Converter:
         same = self.plan.same.get(path)
         if same is not None:
             return entry._replace(ref=same.ref)
-        kept = self.kept.get(path)
-        if kept is not None and kept.kind is Kind.FILE and kept.ref:
+        kept = self.custody.kept.get(path)
+        if kept is None:
+            return entry._replace(kind=Kind.UNPROTECTED, ref=b"")
+        if kept.info is None:
             return entry._replace(ref=kept.ref)
-        return entry._replace(kind=Kind.UNPROTECTED, ref=b"")
-
-
-def _job(path: bytes, info: os.stat_result) -> Job:
-    folder, name = split(path)
-    return Job(Folder(folder, [name], {0: info}), 0, path)
+        return bare(entry.name, Kind.FILE, kept.info, ref=kept.ref, xattrs=kept.xattrs)

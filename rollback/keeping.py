@@ -69,11 +69,14 @@ class KeepingResolver:
         link, copy = self._sort(root_fd, jobs, results)
         room = self.allowance(jobs, [stored_size(jobs[index].info) for index in copy])
         small, large = self._fitting(jobs, copy, room, results)
+        tight = [index for index in copy if results[index] is not None]
         reading = self._read_small(small, jobs)
 
         def finish() -> list[Kept]:
             with cached(root_fd) as folders:
                 self._link(folders, jobs, link, results)
+            if self.expect_known:
+                self._recognise(root_fd, jobs, tight, results)
             self._copy_large(root_fd, jobs, large, results)
             self._take_small(reading, small, results)
             unlinked = [index for index in link if results[index] is None]
@@ -163,11 +166,8 @@ class KeepingResolver:
 
         def keep(index: int) -> tuple[int, Kept]:
             with cached(root_fd) as folders:
-                folder, name = split(jobs[index].path)
-                with contextlib.suppress(OSError):
-                    if self.root.find_databases and has_sqlite_magic(folders.open(folder), name):
-                        return index, Kept(Kind.DATABASE)
-                return index, keep_large(
+                database = self._database(root_fd, jobs[index])
+                return index, database or keep_large(
                     folders, jobs[index].path, self.writer.folder, self.work, _knows_nothing
                 )
 
@@ -178,6 +178,23 @@ class KeepingResolver:
                     if not self.writer.knows(kept.ref):
                         self.writer.new_bytes += kept.place.length
                     self.writer.add_row(kept.ref, kept.place)
+
+    def _recognise(
+        self, root_fd: int, jobs: list[Job], tight: list[int], results: list[Kept | None]
+    ) -> None:
+        """Look at files that there is no room for: what the store has already takes none."""
+        refused = {index: results[index] for index in tight}
+        for index in tight:
+            results[index] = None
+        for index in self._hash_large(root_fd, jobs, tight, results):
+            results[index] = self._database(root_fd, jobs[index]) or refused[index]
+
+    def _database(self, root_fd: int, job: Job) -> Kept | None:
+        with cached(root_fd) as folders, contextlib.suppress(OSError):
+            folder, name = split(job.path)
+            if self.root.find_databases and has_sqlite_magic(folders.open(folder), name):
+                return Kept(Kind.DATABASE)
+        return None
 
     def _hash_large(
         self, root_fd: int, jobs: list[Job], large: list[int], results: list[Kept | None]

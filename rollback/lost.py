@@ -50,7 +50,7 @@ def is_lost(reader: BlobReader, root: Root, path: bytes, entry: Entry) -> bool:
     if entry.kind is not Kind.FILE:
         return False
     place = reader.catalog.place(entry.ref)
-    if place is None or place.kind is not BlobKind.INODE:
+    if place is None or place.kind is not BlobKind.INODE or place.moved:
         return False
     source = file_path(reader.folder, place.kind, entry.ref)
     try:
@@ -60,6 +60,36 @@ def is_lost(reader: BlobReader, root: Root, path: bytes, entry: Entry) -> bool:
             return root.intact(path, file) is not True
     except OSError:
         return False  # the store is damaged: staging says where
+
+
+def later_entry(reader: BlobReader, entry: Entry) -> Entry | None:
+    """Return what became of a file that a rollback moved into the store, and that was written to.
+
+    Only a process that had it open can have done that; what it wrote is the file's content.
+    None where nobody did, and for everything else.
+
+    Args:
+        reader: The store.
+        entry: The file as it was moved.
+    """
+    if entry.kind is not Kind.FILE:
+        return None
+    place = reader.catalog.place(entry.ref)
+    if place is None or not place.moved:
+        return None
+    try:
+        info = os.lstat(file_path(reader.folder, place.kind, entry.ref))
+    except OSError:
+        return None  # the store is damaged: staging says where
+    if inode_id(info) == entry.ref:
+        return None
+    return entry._replace(size=info.st_size, mtime_ns=info.st_mtime_ns)
+
+
+def say_later(shown: str) -> Skip:
+    """Return what to say of a file that was written to after it had been moved."""
+    why = "a process went on writing to it after the rollback: it is back as that left it"
+    return Skip(shown, why, "end that process: what it still writes does not reach this file")
 
 
 def expected_digest(reader: BlobReader, entry: Entry, owner: Owner | None) -> bytes | None:

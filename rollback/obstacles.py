@@ -13,7 +13,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from rollback.atomic import DISPOSABLE, top_of
@@ -153,17 +153,7 @@ class _Search:
                 self._find_left_over(folders)
         finally:
             os.close(fd)
-        for path in sorted(self.plan.barred):
-            self._bar_above(path)
-
-    def _bar_above(self, path: bytes) -> None:
-        """Bar each folder whose place is needed and in which something has to stay."""
-        folder = split(path)[0]
-        while folder:
-            if folder in self.taken:
-                why = "it is a folder now, and not all that is in it can be removed"
-                self.plan.bar(folder, why, f"move it away, {AGAIN}")
-            folder = split(folder)[0]
+        _bar_above(self.plan, self.taken)
 
     def _find_mounts(self) -> None:
         moved = [path for path, _ in self.plan.removes] + list(self.plan.replaced)
@@ -207,6 +197,26 @@ class _Search:
             return False
         top = top_of(path, self.tops)
         return is_one_file_system(os.path.join(self.root, top) if top else self.root, self.store)
+
+
+def bar_above(plan: TreePlan, databases: Iterable[bytes]) -> None:
+    """Bar each folder whose place is needed and in which something has to stay.
+
+    Args:
+        plan: Of one root.
+        databases: Paths in the root where databases will be put.
+    """
+    _bar_above(plan, needed_places(plan, databases))
+
+
+def _bar_above(plan: TreePlan, taken: Container[bytes]) -> None:
+    for path in sorted(plan.barred):
+        folder = split(path)[0]
+        while folder:
+            if folder in taken:
+                why = "it is a folder now, and not all that is in it can be removed"
+                plan.bar(folder, why, f"move it away, {AGAIN}")
+            folder = split(folder)[0]
 
 
 def needed_places(plan: TreePlan, databases: Iterable[bytes]) -> frozenset[bytes]:

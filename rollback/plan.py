@@ -9,15 +9,27 @@ from dataclasses import dataclass, field
 from rollback.categories import categorize
 from rollback.difference import Comparison, Pair, contents, find_entry, metadata_differs
 from rollback.folders import join, split
-from rollback.lost import Lost, expected_digest, is_lost, stands_in
+from rollback.lost import Lost, expected_digest, is_lost, later_entry, stands_in
 from rollback.model import Category, Entry, Kind, Skip, Step
 from rollback.present import Present
 from rollback.recorded import RecordedFiles
 from rollback.reports import Selection
 from rollback.resources.base import Root
+from rollback.sameness import is_known_by_time, same_content
 
 NOT_KEPT = "its content was not kept"
 _UNTOUCHED = (Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
+_STAYS = {
+    Kind.WATCHED: (
+        "what is there now is watched: it is not kept, so it stays",
+        "remove it yourself where it is not wanted, then run this again",
+    ),
+    Kind.UNPROTECTED: (
+        "what is there now cannot be read, so it stays",
+        "give yourself read permission or move it away, then run this again",
+    ),
+}
+"""Why something that is there now is not touched, and the mend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +74,10 @@ class TreePlan:
         known: SHA-256 of such content where it is in place again, by path.
         same: Files whose content is what it was, although their signature is not.
         replaced: Live entries that a placed one takes the place of.
+        later: Files whose content a process went on writing after it was moved into the store:
+            path → what they became.
+        alike: Files whose content was not kept, and that look as they did.
+        named: Paths that `unrestorable` names.
         vanish: Whether the root's folder itself shall be gone.
         barred: Paths that something stands in the way of: nothing is done there and below.
     """
@@ -82,6 +98,9 @@ class TreePlan:
     known: dict[bytes, bytes] = field(default_factory=dict)
     same: dict[bytes, Entry] = field(default_factory=dict)
     replaced: dict[bytes, Entry] = field(default_factory=dict)
+    later: dict[bytes, Entry] = field(default_factory=dict)
+    alike: set[bytes] = field(default_factory=set)
+    named: set[bytes] = field(default_factory=set)
     vanish: bool = False
     barred: set[bytes] = field(default_factory=set)
 
@@ -98,7 +117,9 @@ class TreePlan:
         """Return whether something stands in the way of a path, or of a folder that it lies in."""
         if not self.barred:
             return False
-        return any(not top or (path + b"/").startswith(top + b"/") for top in self.barred)
+        while path and path not in self.barred:
+            path = split(path)[0]
+        return path in self.barred or b"" in self.barred
 
     def bar(self, path: bytes, why: str, fix: str) -> None:
         """Name what stands in the way of a path; nothing is done there and below any more."""
@@ -115,12 +136,11 @@ class TreePlan:
             if entry is not None and entry.kind is Kind.DIRECTORY:
                 self.touched[folder] = entry
 
-    def displaced(self) -> Iterator[bytes]:
-        """Yield the paths of live files that will be removed or replaced."""
-        for path, entry in self.removes:
+    def displaced(self) -> Iterator[tuple[bytes, Entry]]:
+        """Yield the live files that will be removed or replaced; nothing else has content."""
+        for path, entry in (*self.removes, *self.replaced.items()):
             if entry.kind is Kind.FILE:
-                yield path
-        yield from (path for path, entry in self.replaced.items() if entry.kind is Kind.FILE)
+                yield path, entry
 
     def contents_needed(self) -> Iterator[Entry]:
         """Yield the files whose content staging will write."""
@@ -144,7 +164,6 @@ class _Planner:
         self.partial = bool(selection.paths or selection.categories)
         self.selection = selection
         self.undo = undo
-        self.unkept: set[bytes] = set()
         self.comparison = Comparison(live.records, expand=False)
 
     def run(self) -> TreePlan:
@@ -230,20 +249,18 @@ class _Planner:
 
     def _incomparable(self, path: bytes, old: Entry, new: Entry) -> bool:
         """Return whether one side does not know what is there: nothing is touched then."""
-        if new.kind is Kind.UNPROTECTED and _looks_the_same(old, new):
+        if new.kind is Kind.UNPROTECTED and self._is_alike(path, old, new):
+            self.plan.alike.add(path)
             return True
-        unknown = old.kind in (Kind.WATCHED, Kind.UNPROTECTED)
+        unknown = old.kind in _STAYS
         if new.kind not in _UNTOUCHED and not unknown:
             return False
-        if self._concerns(path, old, new):
-            if new.kind in _UNTOUCHED:
-                self._cannot_kind(path, new, old)
-            elif old.kind is Kind.UNPROTECTED:
-                self._cannot(path, "what is there now cannot be read")
-            else:
-                self._cannot(path, "it is watched: what is there now is not replaced")
+        if self._concerns(path, old, new) and new.kind in _UNTOUCHED:
+            self._cannot_kind(path, new, old)
             if path not in self.plan.lost:
                 self.plan.barred.add(path)
+        elif self._concerns(path, old, new):
+            self.plan.bar(path, *_STAYS[old.kind])
         return True
 
     def _both(self, path: bytes, old: Entry, new: Entry) -> None:
@@ -253,22 +270,42 @@ class _Planner:
         if new.kind is Kind.DIRECTORY:
             plan.touched[path] = new
         elif new.kind in _UNTOUCHED:
-            if new.kind is Kind.WATCHED and old.ref != new.ref:
+            if new.kind is Kind.WATCHED:
                 self._cannot(path, "it is watched: it changed and was not kept")
         elif new.kind is Kind.FILE:
-            if self.live.same_content(path, old, new):
-                plan.same[path] = new
-                if metadata_differs(old, new):
-                    plan.metas.append((path, new))
-            else:
-                plan.replaced[path] = old
-                if not self._lost(path, new, old):
-                    plan.places.append((path, new))
+            self._both_files(path, old, new)
         elif old.ref != new.ref:
             plan.specials.append((path, new))
             plan.replaced[path] = old
         else:
             plan.metas.append((path, new))
+
+    def _both_files(self, path: bytes, old: Entry, new: Entry) -> None:
+        plan, later = self.plan, later_entry(self.live.reader, new)
+        wanted = later or new
+        if not same_content(self.live, path, old, wanted):
+            plan.replaced[path] = old
+            self._place(path, new, old)
+            return
+        if later is not None:
+            plan.later[path] = later
+        if not metadata_differs(old, wanted):
+            plan.same[path] = wanted
+        elif old.mtime_ns != wanted.mtime_ns and is_known_by_time(self.live, path, old):
+            plan.replaced[path] = old
+            plan.places.append((path, wanted))
+        else:
+            plan.same[path] = wanted
+            plan.metas.append((path, wanted))
+
+    def _place(self, path: bytes, new: Entry, old: Entry | None) -> None:
+        """Put a file back, as far as its content is to be had."""
+        later = later_entry(self.live.reader, new)
+        if later is not None:
+            self.plan.later[path] = later
+            self.plan.places.append((path, later))
+        elif not self._lost(path, new, old):
+            self.plan.places.append((path, new))
 
     def _remove(self, path: bytes, old: Entry, *, replaced: bool) -> bool:
         """Plan to remove what is selected at a path and below; return whether nothing is left."""
@@ -285,6 +322,9 @@ class _Planner:
             if gone:
                 self.plan.removes.insert(at, (path, old))
             return gone and all(inside)
+        if gone and old.kind in _STAYS:
+            self.plan.bar(path, *_STAYS[old.kind])
+            return False
         if gone and old.kind not in (Kind.DATABASE, Kind.SOCKET):
             self.plan.removes.append((path, old))
         return gone and old.kind is not Kind.SOCKET
@@ -305,8 +345,7 @@ class _Planner:
         elif new.kind in _UNTOUCHED:
             self._cannot_kind(path, new)
         elif new.kind is Kind.FILE:
-            if not self._lost(path, new, None):
-                self.plan.places.append((path, new))
+            self._place(path, new, None)
         else:
             self.plan.specials.append((path, new))
 
@@ -314,6 +353,8 @@ class _Planner:
         for here, entry in contents(self.live.load, folder.ref, path):
             if entry.kind in _UNTOUCHED:
                 self._cannot_kind(here, entry)
+            elif later_entry(self.live.reader, entry) is not None:
+                self._place(here, entry, None)
             else:
                 self._lost(here, entry, None)
 
@@ -332,6 +373,16 @@ class _Planner:
             self.plan.lost[path] = Lost(new, owner)
         return True
 
+    def _is_alike(self, path: bytes, old: Entry, new: Entry) -> bool:
+        """Return whether a file whose content was not kept is as it was, as far as can be told.
+
+        By its time, or by the hash that its owner wrote down: git touches what it has already.
+        """
+        if old.kind is not Kind.FILE or old.size != new.size:
+            return False
+        own = self.target.recorded is None
+        return old.mtime_ns == new.mtime_ns or (own and self.live.is_intact(path))
+
     def _cannot_kind(self, path: bytes, entry: Entry, old: Entry | None = None) -> None:
         if entry.kind is Kind.WATCHED:
             self._cannot(path, "it is watched: it was not kept")
@@ -348,8 +399,8 @@ class _Planner:
     def _cannot(self, path: bytes, why: str) -> None:
         shown = os.fsdecode(os.path.join(self.root.path, path))
         fix = "bring it back from where it came from"
-        self.unkept.add(path)
         self.plan.unrestorable.append(Skip(shown, why, fix))
+        self.plan.named.add(path)
 
     def _kept(self, path: bytes) -> bool:
         """Return whether an extra entry stays; of a root that shall be gone, nothing does."""
@@ -366,7 +417,7 @@ class _Planner:
         if self.partial and not self.undo:
             return
         changes = (plan.removes, plan.folders, plan.makes, plan.places, plan.specials)
-        plan.touch(list(plan.lost))
+        plan.touch([*plan.lost, *plan.later])
         for path in {split(path)[0] for group in changes for path, _ in group}:
             if path and path in self.comparison.folders:
                 plan.touched.setdefault(path, self.comparison.folders[path])
@@ -380,7 +431,7 @@ class _Planner:
         built = [path + b"/" for path, _ in plan.folders]
         live = {path: n for n, group in enumerate(self.live.captured.links) for path in group}
         group_of = {path: n for n, group in enumerate(self.target.links) for path in group}
-        kept = [[path for path in g if path not in self.unkept] for g in self.target.links]
+        kept = [[path for path in g if path not in self.plan.named] for g in self.target.links]
         for group in (group for group in kept if len(group) > 1):
             moved = any(p in placed or p.startswith(tuple(built)) for p in group)
             if moved or len({live.get(path, path) for path in group}) > 1:
@@ -495,11 +546,6 @@ def show_path(root: Root, path: bytes, project: bytes) -> str:
     absolute = os.path.join(root.path, path)
     inside = absolute.startswith(project + b"/")
     return os.fsdecode(absolute[len(project) + 1 :] if inside else absolute)
-
-
-def _looks_the_same(old: Entry, new: Entry) -> bool:
-    """Return whether a file whose content was not kept has the size and time that it had."""
-    return old.kind is Kind.FILE and (old.size, old.mtime_ns) == (new.size, new.mtime_ns)
 
 
 def category_of(root: Root, path: bytes) -> Category:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from io import BufferedReader
 
 from rollback.capture import Captured, Job, Resolving, capture_tree, watched
 from rollback.folders import cached, split
 from rollback.model import Entry, Kind, Policy
 from rollback.reading import Kept
 from rollback.resources.base import Root
-from rollback.store.blobs import BlobReader, file_path
-from rollback.store.catalog import BlobKind
+from rollback.store.blobs import BlobReader
 from rollback.store.codec import decode_entry, inode_id, join_tree, tree_id
-from rollback.store.pages import CHUNK
 from rollback.walk import has_sqlite_magic, read_xattrs
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -98,32 +97,16 @@ class Present:
         """Return whether a tree is of this look and may not be in the store."""
         return tree in self._resolver.trees
 
-    def same_content(self, path: bytes, live: Entry, wanted: Entry) -> bool:
-        """Return whether a live file has the content that an entry of a snapshot names.
-
-        Read only where sizes agree and the index does not know.
-        """
-        if live.kind is not wanted.kind or live.size != wanted.size:
-            return False
-        if live.ref == wanted.ref:
-            return True
-        if live.kind is not Kind.FILE or path not in self.changed:
-            return False
+    def hash_of(self, path: bytes) -> bytes | None:
+        """Return the SHA-256 of a live file, None where it cannot be read."""
         if path not in self._hashes:
             self._hashes[path] = hash_file(self.root.path, path)
-        return self._hashes[path] == wanted.ref or self._only_touched(path, wanted)
+        return self._hashes[path]
 
-    def _only_touched(self, path: bytes, wanted: Entry) -> bool:
-        """Return whether a live file is the very one the store links, with another time."""
-        place = self.reader.catalog.place(wanted.ref)
-        if place is None or place.kind is not BlobKind.INODE:
-            return False
-        source = file_path(self.reader.folder, place.kind, wanted.ref)
+    def is_intact(self, path: bytes) -> bool:
+        """Return whether a live file holds what its owner wrote, by the owner's own hash."""
         try:
-            info = os.lstat(source)
-            if (info.st_ino, info.st_dev) != (self.changed[path].st_ino, self.changed[path].st_dev):
-                return False
-            with open(source, "rb") as file:
+            with open_below(self.root.path, path) as file:
                 return self.root.intact(path, file) is True
         except OSError:
             return False
@@ -131,18 +114,23 @@ class Present:
 
 def hash_file(root: bytes, path: bytes) -> bytes | None:
     """Return the SHA-256 of a file below a root, None where it cannot be read."""
-    folder, name = split(path)
     try:
-        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with cached(fd) as folders:
-                file = os.open(name, _READ, dir_fd=folders.open(folder))
-        finally:
-            os.close(fd)
-        with os.fdopen(file, "rb", buffering=0) as stream:
-            digest = hashlib.sha256()
-            while chunk := stream.read(4 * CHUNK):
-                digest.update(chunk)
+        with open_below(root, path) as file:
+            return hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return None
-    return digest.digest()
+
+
+def open_below(root: bytes, path: bytes) -> BufferedReader:
+    """Open a file below a root for reading; no link is followed.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    folder, name = split(path)
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with cached(fd) as folders:
+            return os.fdopen(os.open(name, _READ, dir_fd=folders.open(folder)), "rb")
+    finally:
+        os.close(fd)

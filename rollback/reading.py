@@ -230,6 +230,32 @@ def keep_large(
         fd = os.open(name, _READ, dir_fd=folders.open(folder))
     except OSError as error:
         return Kept(Kind.UNPROTECTED, note=f"it cannot be read: {error.strerror}")
+    return _keep_open(fd, store, work, knows)
+
+
+def keep_shut(
+    folders: FolderCache, path: bytes, store: bytes, work: bytes, knows: Callable[[bytes], bool]
+) -> Kept:
+    """Do what `keep_large` does for a file of one's own whose mode forbids to read it.
+
+    Its mode is another one for as long as it takes to open it.
+    """
+    folder, name = split(path)
+    try:
+        parent = folders.open(folder)
+        mode = stat.S_IMODE(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+        os.chmod(name, mode | stat.S_IRUSR, dir_fd=parent)
+        try:
+            fd = os.open(name, _READ, dir_fd=parent)
+        finally:
+            os.chmod(name, mode, dir_fd=parent)
+    except OSError as error:
+        return Kept(Kind.UNPROTECTED, note=f"it cannot be read: {error.strerror}")
+    return _keep_open(fd, store, work, knows)
+
+
+def _keep_open(fd: int, store: bytes, work: bytes, knows: Callable[[bytes], bool]) -> Kept:
+    """Copy an open file into the store, and close it."""
     partial = os.path.join(work, b"loose-" + os.urandom(8).hex().encode())
     try:
         for _ in range(_TRIES):

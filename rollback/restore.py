@@ -30,6 +30,7 @@ from rollback.errors import NoSpace, RestoreIncomplete, RollbackError, StoreCorr
 from rollback.failpoints import reach
 from rollback.folders import split
 from rollback.inventory import is_absent
+from rollback.lost import say_later
 from rollback.model import Entry, Kind, Operation, Skip, Snapshot, Step
 from rollback.obstacles import SYSTEM, Obstacle, describe, needed_places
 from rollback.plan import TreePlan, show_path
@@ -120,6 +121,7 @@ class Restorer:
             self._apply()
             reach("restore.verify")
             self._verify()
+            self.by_hand += self._written_later()
         self._unstage()
         return undo
 
@@ -200,7 +202,8 @@ class Restorer:
             return names[top] + (b"/" + below if below else b"")
 
         def choose(staged: bytes, _entry: Entry) -> bool:
-            return path_of(staged) not in plan.lost
+            path = path_of(staged)
+            return path not in plan.lost and path not in plan.later
 
         undo = self.work.snapshot.kind == "undo"
         linking = Linking.of(plan.target.root, undo=undo, path_of=path_of)
@@ -239,7 +242,8 @@ class Restorer:
             displacer = Displacer(self.store, self.operation, self.work.snapshot)
             try:
                 for plan in self.work.trees:
-                    displacer.keep_tree(plan, self.work.selection)
+                    databases = put_in(plan, self.work.databases)
+                    displacer.keep_tree(plan, self.work.selection, databases)
                 present = [w.resource for w in self.work.databases if w.present]
                 displacer.keep_databases(present, self.work.unchanged)
                 self.undo = displacer.commit()
@@ -358,7 +362,7 @@ class Restorer:
         for index, (path, _) in enumerate(plan.folders):
             writer.folders.forget()
             self._do(plan, path, partial(writer.move_folder, path, b"d%d" % index))
-        writer.remove_bytecode(path for path, _ in plan.places)
+        writer.remove_bytecode(path for path, _ in plan.places if not plan.is_barred(path))
         for index, (path, entry) in enumerate(plan.places + plan.specials):
             staged = b"f%d" % index
             if entry.kind is Kind.FILE or writer.has_staged(path, staged):
@@ -396,14 +400,29 @@ class Restorer:
             skips += lost_skips(plan, self.store.reader)
         return skips + self.notes
 
+    def _written_later(self) -> list[Skip]:
+        """Return what to say of files that are back with more than the rollback took away."""
+        return [
+            say_later(os.fsdecode(os.path.join(plan.target.root.path, path)))
+            for plan in self.work.trees
+            for path, _ in plan.places
+            if path in plan.later and not plan.is_barred(path)
+        ]
+
     def steps(self) -> list[Step]:
         """Return what was changed."""
-        failed = {
-            show_path(plan.target.root, path, os.fsencode(self.work.snapshot.project))
-            for plan in self.work.trees
-            for path in plan.lost
-        }
-        return [s for s in self.work.steps if s.action != RECLAIM or s.path not in failed]
+        project = os.fsencode(self.work.snapshot.project)
+        failed: set[str] = set()
+        barred: set[str] = set()
+        for plan in self.work.trees:
+            failed |= {show_path(plan.target.root, path, project) for path in plan.lost}
+            barred |= {show_path(plan.target.root, path, project) for path in plan.barred}
+        return [
+            step
+            for step in self.work.steps
+            if step.path.rstrip("/") not in barred
+            and (step.action != RECLAIM or step.path not in failed)
+        ]
 
     def _relink(self, plan: TreePlan, writer: LiveWriter) -> None:
         """Make hard links again; databases among them have to be in their places by now."""

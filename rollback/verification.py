@@ -25,7 +25,7 @@ from rollback.reports import Damage, VerifyReport
 from rollback.snapshots import blobs_of, load
 from rollback.store.blobs import file_path, open_blob
 from rollback.store.catalog import BlobKind, Place
-from rollback.store.codec import EMPTY_TREE
+from rollback.store.codec import EMPTY_TREE, inode_id
 from rollback.store.packs import PackWriter
 from rollback.store.pages import CHUNK, PAGE
 from rollback.store.store import Store
@@ -116,7 +116,9 @@ def _prove(store: Store, blob: bytes, place: Place) -> bytes | None:
             raise damaged(blob, "its content does not match its hash")
         return None
     digest = hashlib.sha256()
-    with open_blob(store.folder, place.kind, blob) as file:
+    with open_blob(store.folder, place.kind, blob, lambda _: place.moved) as file:
+        if place.kind is BlobKind.INODE and inode_id(os.fstat(file.fileno())) != blob:
+            return None  # a process went on writing to it: what it wrote is its content
         while chunk := file.read(4 * CHUNK):
             digest.update(chunk)
     if place.kind is BlobKind.LOOSE:

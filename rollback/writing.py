@@ -183,7 +183,8 @@ def _copy_inode(store: bytes, parent: int, job: FileJob, linking: Linking) -> No
 
 def _open(store: bytes, job: FileJob, linking: Linking) -> BufferedReader:
     def intact(file: BufferedReader) -> bool | None:
-        return linking.intact(job.path, file)
+        # What was written to after a rollback had moved it is what it is now: see `later_entry`.
+        return job.place.moved or linking.intact(job.path, file)
 
     return open_blob(store, job.place.kind, job.entry.ref, intact)
 

@@ -69,6 +69,12 @@ class BlobKind(enum.IntEnum):
     """The page ids that differ from those of a segment, packed."""
 
 
+MOVED = 1
+"""Offset of an INODE that a rollback moved here: only who had it open can still write to it."""
+TAKEN = 2
+"""Offset of an INODE that a rollback took from where its owner replaces, but never rewrites."""
+
+
 class Place(NamedTuple):
     """Where the bytes of a blob are."""
 
@@ -76,6 +82,11 @@ class Place(NamedTuple):
     pack: int
     offset: int
     length: int
+
+    @property
+    def moved(self) -> bool:
+        """Whether it is a file that a rollback moved into the store."""
+        return self.kind is BlobKind.INODE and self.offset == MOVED
 
 
 class Catalog:

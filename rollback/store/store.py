@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -46,6 +47,9 @@ class Store:
         path: Absolute path of its folder.
         create: Whether to make it where it is absent.
 
+    Attributes:
+        max_bytes: Its quota, which its opener may set.
+
     Raises:
         NothingToDo: It does not exist and shall not be made.
         StoreUnusable: It cannot be used here.
@@ -64,6 +68,7 @@ class Store:
         _refuse_lost_catalog(path)
         self.catalog = Catalog(path / "catalog.db", writable=True)
         self.reader = BlobReader(self.folder, self.catalog)
+        self.max_bytes = sys.maxsize
         self.lock = StoreLock(os.path.join(self.folder, b"lock"))
 
     def close(self) -> None:

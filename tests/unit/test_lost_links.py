@@ -328,7 +328,7 @@ def test_an_edited_cache_is_not_believed(
 
 
 def test_a_displaced_file_that_is_still_written_to_spoils_no_undo(tmp_path: Path) -> None:
-    """A process that kept the file open writes into what the undo holds: that path is named."""
+    """A process that kept the file open writes into what the undo holds: that comes back, too."""
     project = repository(tmp_path / "p")
     (project / "log.txt").write_text("one\n")
     chosen = EngineSettings(project, tmp_path / "store", command=("true",), environ={"PATH": ""})
@@ -341,13 +341,36 @@ def test_a_displaced_file_that_is_still_written_to_spoils_no_undo(tmp_path: Path
         file.write("three\n")
     with Engine(chosen) as engine:
         outcome = engine.restore(engine.plan(engine.undo_target(), Selection()), kind="undo")
-    skip = outcome.skipped[0]
-    assert [s.what for s in outcome.skipped] == [str(project / "log.txt")]
+    assert outcome.skipped == ()
+    assert [s.what for s in outcome.unchecked] == [str(project / "log.txt")]
     assert (project / "train.py").read_text() == "edited\n"
-    assert (project / "log.txt").read_text() == "one\n"
-    assert skip.fix.startswith("its later content is kept: cp ")
-    run("sh", "-c", skip.fix.partition(": ")[2])
     assert (project / "log.txt").read_text() == "one\ntwo\nthree\n"
+    with Engine(chosen) as engine:
+        assert engine.verify(repair=False).damage == ()
+
+
+def test_new_files_that_are_still_written_to_come_back_whole(tmp_path: Path) -> None:
+    """In a new folder, large, under two names; and what follows finds everything in place."""
+    project = repository(tmp_path / "p")
+    chosen = EngineSettings(project, tmp_path / "store", command=("true",), environ={"PATH": ""})
+    snapshot = take(chosen)
+    (project / "out").mkdir()
+    (project / "out/log").write_text("one\n")
+    (project / "big").write_bytes(b"x" * (2 << 20))
+    (project / "second").hardlink_to(project / "big")
+    with (project / "out/log").open("a") as log, (project / "big").open("r+b") as big:
+        put_back(chosen, snapshot)
+        log.write("two\n")
+        big.write(b"later")
+    with Engine(chosen) as engine:
+        target = engine.undo_target()
+        outcome = engine.restore(engine.plan(target, Selection()), kind="undo")
+    assert outcome.skipped == ()
+    assert (project / "out/log").read_text() == "one\ntwo\n"
+    assert (project / "big").read_bytes()[:7] == b"laterxx"
+    assert (project / "second").samefile(project / "big")
+    assert len(outcome.unchecked) >= 2
+    assert put_back(chosen, target).steps == ()
 
 
 def test_a_link_that_is_missing_in_the_store_is_still_damage(project: Path) -> None:
