@@ -177,10 +177,17 @@ def _same_ref(pair: Pair) -> bool:
 def _change(
     root: Root, pair: Pair, project: bytes, *, same: bool, owners: Mapping[bytes, str] = _NOBODY
 ) -> Iterator[Change]:
-    """Yield the change that a pair stands for; folders' times alone are none."""
+    """Yield the change that a pair stands for; folders' times alone are none.
+
+    A file in whose place a folder stands now, or the other way round, went, and another came.
+    """
     old, new = pair.old, pair.new
     sample = new or old
     if sample is None or _only_folder_time(old, new):
+        return
+    if old is not None and new is not None and _is_folder(old) != _is_folder(new):
+        for half in (Pair(pair.path, old, None), Pair(pair.path, None, new)):
+            yield from _change(root, half, project, same=False, owners=owners)
         return
     if Kind.DATABASE in {e.kind for e in (old, new) if e is not None}:
         return  # its own state says what became of it
@@ -192,18 +199,23 @@ def _change(
         action = "deleted"
     else:
         action = "metadata" if same and old.kind is new.kind else "modified"
-    if not action or (sample.kind is Kind.DIRECTORY and action != "metadata"):
-        return
+    folder = _is_folder(sample) and action != "metadata"
+    if not action or (folder and sample.ref != EMPTY_TREE):
+        return  # what is in a folder says that it came or went
     yield Change(
         action,
         root.name,
         category_of(root, pair.path),
-        show_path(root, pair.path, project),
+        show_path(root, pair.path, project) + ("/" if folder else ""),
         "",
-        None if old is None else old.size,
-        None if new is None else new.size,
+        None if old is None or folder else old.size,
+        None if new is None or folder else new.size,
         owner=owners.get(pair.path, ""),
     )
+
+
+def _is_folder(entry: Entry) -> bool:
+    return entry.kind is Kind.DIRECTORY
 
 
 def _only_folder_time(old: Entry | None, new: Entry | None) -> bool:

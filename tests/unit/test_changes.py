@@ -171,3 +171,42 @@ def test_another_work_tree_of_the_repository_is_no_change(project: Project, tmp_
     (project.root / "train.py").write_text("mine")
     with project.engine() as engine:
         assert [c.path for c in engine.diff(before, None).changes] == ["train.py"]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_files_and_folders_that_take_each_others_place(tmp_path: Path, live: bool) -> None:  # noqa: FBT001
+    """What went and what came are told apart, an empty folder too; nothing is a size of 0 B."""
+    project = Project(tmp_path.resolve())
+    root = project.root
+    for name in ("emptied", "filled", "gone/deep/file", "flat/file", "linked"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("one")
+    (root / "bare").mkdir()
+    (root / "kept").mkdir()
+    before = project.snapshot().snapshot
+    for name in ("emptied", "filled", "linked"):
+        (root / name).unlink()
+        (root / name).mkdir()
+    (root / "filled" / "inside").write_text("new")
+    (root / "linked").rmdir()
+    (root / "linked").symlink_to("kept")
+    shutil.rmtree(root / "gone")
+    shutil.rmtree(root / "flat")
+    (root / "flat").write_text("two two")
+    (root / "bare").rmdir()
+    (root / "new" / "deep").mkdir(parents=True)
+    after = None if live else project.snapshot().snapshot
+    with project.engine() as engine:
+        found = engine.diff(before, after)
+    assert sorted((c.path, c.action, c.old_bytes, c.new_bytes) for c in found.changes) == [
+        ("bare/", "deleted", None, None),
+        ("emptied", "deleted", 3, None),
+        ("emptied/", "added", None, None),
+        ("filled", "deleted", 3, None),
+        ("filled/inside", "added", None, 3),
+        ("flat", "added", None, 7),
+        ("flat/file", "deleted", 3, None),
+        ("gone/deep/file", "deleted", 3, None),
+        ("linked", "modified", 3, 4),
+        ("new/deep/", "added", None, None),
+    ]
