@@ -161,7 +161,8 @@ def _link_blob(store: bytes, folders: FolderCache, job: FileJob, linking: Linkin
             return
         raise
     info = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    if inode_id(info) != blob:
+    # A time that git has freshened since is the link's, too: it cannot have both.
+    if inode_id(info) != blob or info.st_mtime_ns != job.entry.mtime_ns:
         os.unlink(name, dir_fd=parent)
         _copy_inode(store, parent, job, linking)
         return

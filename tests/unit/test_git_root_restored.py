@@ -14,7 +14,7 @@ from manifest import assert_back, manifest
 from rollback.engine import Engine
 from rollback.errors import RollbackError
 from rollback.inventory import EngineSettings
-from rollback.reports import Selection
+from rollback.reports import RestoreOutcome, Selection
 from rollback.resources.git import find_git, loose
 from rollback.resources.git.verify import verify_git
 
@@ -52,11 +52,12 @@ class Guarded:
         assert layout is not None
         assert verify_git(layout).problems == ()
 
-    def undo(self) -> None:
+    def undo(self) -> RestoreOutcome:
         """Take the rollback back."""
         with Engine(self.settings) as engine:
             target = engine.undo_target()
-            engine.restore(engine.plan(target, engine.selection_of(target)), kind="undo")
+            plan = engine.plan(target, engine.selection_of(target))
+            return engine.restore(plan, kind="undo")
 
 
 def _busy(path: Path) -> Path:
@@ -319,3 +320,71 @@ def test_a_branch_that_cannot_be_brought_out_stops_before_anything_changes(
     after = manifest(main)
     del after[b".git/refs/heads/main"]
     assert_back(before, after)
+
+
+def test_an_undo_brings_back_commits_that_git_pruned_meanwhile(tmp_path: Path) -> None:
+    """A rollback leaves objects where they are; it is git that removes them later."""
+    guarded = Guarded(_busy(tmp_path / "p"), tmp_path / "store")
+    project = guarded.project
+    git(project, "commit", "--quiet", "-am", "second")
+    (project / "train.py").write_text("to be stashed\n")
+    git(project, "stash", "--quiet")
+    head, stash = git(project, "rev-parse", "HEAD", "stash@{0}").split()
+    guarded.roll_back()
+    git(project, "reflog", "expire", "--expire=now", "--all")
+    git(project, "gc", "--quiet", "--prune=now")
+    assert not git(project, "cat-file", "-t", head, check=False)
+    outcome = guarded.undo()
+    assert outcome.skipped == ()
+    assert outcome.problems == ()
+    assert git(project, "rev-parse", "HEAD", "stash@{0}").split() == [head, stash]
+    assert git(project, "show", "stash@{0}:train.py") == "to be stashed"
+    git(project, "fsck", "--full", "--strict")
+
+
+def test_an_undo_minds_no_object_that_git_has_only_touched(tmp_path: Path) -> None:
+    """What git has already it does not write again, it freshens its time."""
+    guarded = Guarded(_busy(tmp_path / "p"), tmp_path / "store")
+    git(guarded.project, "stash", "--quiet")
+    objects = {p for p in (guarded.project / ".git/objects").glob("??/*") if p.is_file()}
+    guarded.roll_back()
+    for path in objects:
+        os.utime(path)
+    assert guarded.undo().skipped == ()
+    git(guarded.project, "fsck", "--full", "--strict")
+
+
+def test_a_rollback_over_touched_objects_finds_nothing_the_second_time(tmp_path: Path) -> None:
+    """What has the right content is not replaced by itself again and again."""
+    guarded = Guarded(_busy(tmp_path / "p"), tmp_path / "store")
+    for path in (guarded.project / ".git/objects").glob("??/*"):
+        os.utime(path, ns=(1, path.stat().st_mtime_ns - 5_000_000_000))
+    with Engine(guarded.settings) as engine:
+        operation = engine.begin("snapshot", {})
+        engine.snapshot(operation, kind="manual", label="")
+        engine.finish(operation, "done", {})
+    guarded.roll_back()
+    with Engine(guarded.settings) as engine:
+        assert engine.plan(guarded.snapshot, Selection()).steps == ()
+
+
+def test_a_link_that_only_its_time_names_is_not_spoilt_by_putting_a_time_back(
+    tmp_path: Path,
+) -> None:
+    """Where no hash of the owner's proves a file, its time is not changed under the link."""
+    project = repository(tmp_path / "p")
+    folder = project / ".git/objects/pack"
+    odd = folder / f"pack-{'0' * 40}.pack"
+    odd.write_bytes(b"nothing that git wrote")
+    guarded = Guarded(project, tmp_path / "store")
+    copy = folder / "copy"
+    shutil.copyfile(odd, copy)
+    copy.rename(odd)
+    with Engine(guarded.settings) as engine:
+        operation = engine.begin("snapshot", {})
+        later = engine.snapshot(operation, kind="manual", label="").snapshot
+        engine.finish(operation, "done", {})
+        engine.restore(engine.plan(guarded.snapshot, Selection()))
+        assert engine.plan(guarded.snapshot, Selection()).steps == ()
+        assert engine.verify(repair=False).ok
+        assert engine.restore(engine.plan(later, Selection())).skipped == ()
