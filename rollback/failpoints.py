@@ -69,6 +69,7 @@ FAILPOINTS: dict[str, str] = {
     "prune.repack": "before the live blobs of a pack are moved",
     "prune.repacked": "after the new place of the blobs was committed",
     "repair.blob": "before a damaged blob is mended",
+    "repair.fault": "before something else of the store is mended",
     "repair.catalog": "before a rebuilt catalog replaces the damaged one",
     "reserve.release": "before the reserve is released",
     "rescue.write": "before the rescue program is written",

@@ -190,6 +190,17 @@ class LiveIndex:
         )
 
 
+def readable(row: Row) -> bool:
+    """Return whether a row is one: as many times as signatures, notes that can be read."""
+    try:
+        totals, _, _ = json.loads(row[4])
+        count = sum(1 for _ in _PART.finditer(row[1]))
+        whole = sum(len(m[0]) for m in _PART.finditer(row[1])) == len(row[1])
+        return isinstance(totals, dict) and whole and count * 8 == len(row[2])
+    except ValueError:
+        return False
+
+
 def agrees(row: Row, parts: list[bytes], ctimes: array[int]) -> bool:
     """Return whether a listing is what the index knows of a folder."""
     return row[1] == b"".join(parts) and _same_ctimes(row[2], ctimes)

@@ -24,6 +24,8 @@ from rollback.store.packs import Record, salvage
 _KINDS = frozenset(kind.value for kind in BlobKind)
 _BEGINNINGS = {b"GT1\n": BlobKind.TREE, b"GR1\n": BlobKind.PAGED}
 _LOG = "SELECT seq, id, kind, state, started_at, ended_at, data FROM operation ORDER BY seq "
+_MOVED = f"SELECT place, id FROM blob WHERE kind = {BlobKind.INODE.value} AND place != 0"  # noqa: S608
+"""How files came to lie in `links/`: no other record tells."""
 _STATES = ("running", "applying", "done", "failed", "interrupted")
 _RESTORES = ("rollback", "undo", "redo")
 _NUMBERED = (b"packs", b"snapshots", b"work")
@@ -87,6 +89,7 @@ class _Rebuild:
         self.catalog = catalog
         self.db = catalog.db
         self.said: list[str] = []
+        self._moved: list[tuple[int, bytes]] = []
         self._doubtful: list[tuple[bytes, int, int, int, int]] = []
 
     def run(self) -> list[str]:
@@ -96,6 +99,7 @@ class _Rebuild:
             self._take_doubtful()
             self._files(b"loose", BlobKind.LOOSE)
             self._files(b"links", BlobKind.INODE)
+            self.db.executemany("UPDATE blob SET place = ? WHERE id = ?", self._moved)
             snapshots = self._documents()
             self._begin_after()
         with self.catalog.transaction():
@@ -115,6 +119,8 @@ class _Rebuild:
                     with contextlib.suppress(sqlite3.Error, ValueError, TypeError):
                         for row in old.db.execute(_LOG + order):
                             self._take_over(row)
+                with contextlib.suppress(sqlite3.Error):
+                    self._moved += old.db.execute(_MOVED).fetchall()
                 with contextlib.suppress(sqlite3.Error):
                     self.catalog.set_value("shared", old.value("shared"))
             finally:

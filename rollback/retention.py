@@ -9,31 +9,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rollback.durable import sync_folder
 from rollback.errors import StoreCorrupt
 from rollback.failpoints import reach
 from rollback.history import displaced_by
 from rollback.lock import is_alive
 from rollback.model import Snapshot
+from rollback.repacking import repack
 from rollback.reports import PruneReport
 from rollback.snapshots import blobs_of, document_name, load
 from rollback.store.blobs import file_path
 from rollback.store.catalog import BlobKind
-from rollback.store.packs import HEAD, PACK_LIMIT, PackWriter
+from rollback.store.packs import HEAD
 from rollback.store.store import Store
 from rollback.trash import sweep
 
 KEEP_LAST = 20
 KEEP_DAYS = 30.0
 _DAY_S = 86_400.0
-_SMALL_PACK = 4 << 20
-_MANY_PACKS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,86 +262,3 @@ def _in_use(store: Store, path: str) -> bool:
         row = store.catalog.db.execute("SELECT 1 FROM pack WHERE name = ?", (stem,)).fetchone()
         return row is not None
     return False
-
-
-def repack(store: Store) -> None:
-    """Move the live blobs of packs that are mostly dead, and join many small packs."""
-    db = store.catalog.db
-    packs = db.execute("SELECT id, name, length, dead FROM pack ORDER BY id").fetchall()
-    small = [row for row in packs if row[2] < _SMALL_PACK]
-    chosen = {row[0]: row[1] for row in packs if row[3] * 2 > row[2]}
-    if len(small) > _MANY_PACKS:
-        chosen.update({row[0]: row[1] for row in small})
-    if not chosen:
-        return
-    marks = ",".join("?" * len(chosen))
-    rows = db.execute(
-        f"SELECT id, kind FROM blob WHERE kind NOT IN (2, 4) AND pack IN ({marks})"  # noqa: S608
-        " ORDER BY pack, place",
-        tuple(chosen),
-    ).fetchall()
-    with store.catalog.transaction():
-        mover = _Mover(store)
-        try:
-            for blob, kind in rows:
-                reach("prune.repack")
-                mover.move(blob, kind)
-            mover.finish()
-        except BaseException:
-            mover.abandon()
-            raise
-        for number, name in chosen.items():
-            if number not in mover.unmoved:
-                db.execute("DELETE FROM pack WHERE id = ?", (number,))
-                db.execute("INSERT OR IGNORE INTO garbage VALUES (?)", (f"packs/{name}.pack",))
-    reach("prune.repacked")
-    store.reader.close()
-
-
-class _Mover:
-    """Copies live blobs, proven, into new packs."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.db = store.catalog.db
-        self.unmoved: set[int] = set()
-        self._pack: PackWriter | None = None
-        self._id = 0
-        self._count = 0
-        # A number would be given again after the catalog was made again from the packs.
-        self._stem = f"{0:08d}-r{secrets.token_hex(4)}"
-
-    def move(self, blob: bytes, kind: int) -> None:
-        try:
-            content = self.store.reader.read(blob)
-        except StoreCorrupt:
-            # Damage is for `verify` to name; the pack stays as it is until then.
-            self.unmoved.add(self.store.reader.place(blob).pack)
-            return
-        if self._pack is None or self._pack.length > PACK_LIMIT:
-            self._end()
-            self._count += 1
-            name = f"{self._stem}-{self._count}"
-            self._pack = PackWriter(os.path.join(self.store.folder, b"packs"), name)
-            cursor = self.db.execute("INSERT INTO pack (name, length) VALUES (?, 0)", (name,))
-            self._id = int(cursor.lastrowid or 0)
-        offset = self._pack.append(kind, blob, content)
-        self.db.execute(
-            "UPDATE blob SET pack = ?, place = ? WHERE id = ?", (self._id, offset, blob)
-        )
-
-    def finish(self) -> None:
-        self._end()
-        sync_folder(os.path.join(self.store.folder, b"packs"))
-
-    def abandon(self) -> None:
-        if self._pack is not None:
-            self._pack.abandon()
-
-    def _end(self) -> None:
-        if self._pack is not None:
-            self._pack.close()
-            self.db.execute(
-                "UPDATE pack SET length = ? WHERE id = ?", (self._pack.length, self._id)
-            )
-            self._pack = None

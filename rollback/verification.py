@@ -1,7 +1,7 @@
 """Reading the whole store: what is damaged, which paths that touches, and mending it.
 
-A content can be mended where the same bytes still lie on disk: in the live file that it was
-read from, or in another. A lost catalog is made again from the packs and the documents.
+What is content is proven by its hash here and mended in `mending`; what keeps books of it, in
+`bookkeeping`. A lost catalog is made again from the packs and the documents, in `rebuilding`.
 """
 
 from __future__ import annotations
@@ -9,49 +9,44 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import IO
 
+from rollback.bookkeeping import (
+    Fault,
+    index_faults,
+    pack_faults,
+    reference_faults,
+    rescue_faults,
+    snapshot_faults,
+)
 from rollback.difference import contents
-from rollback.durable import sync_folder
-from rollback.errors import RollbackError, damaged
+from rollback.errors import RollbackError, StoreCorrupt, damaged
 from rollback.failpoints import reach
 from rollback.inventory import is_tree, root_from
+from rollback.mending import Bad, Mender
 from rollback.model import Entry, Kind, ResourceState, Snapshot
 from rollback.reports import Damage, VerifyReport
 from rollback.snapshots import blobs_of, load
 from rollback.store.blobs import file_path, open_blob
 from rollback.store.catalog import BlobKind, Place
 from rollback.store.codec import EMPTY_TREE, inode_id
-from rollback.store.packs import PackWriter
-from rollback.store.pages import CHUNK, PAGE
+from rollback.store.pages import CHUNK
 from rollback.store.store import Store
 
 Progress = Callable[[str, int, int], None]
 _PATHS_SHOWN = 20
 
 
-@dataclass(slots=True)
-class _Bad:
-    """A damaged blob and who needs it."""
-
-    blob: bytes
-    kind: BlobKind
-    why: str
-    snapshots: dict[str, None] = field(default_factory=dict)
-    paths: dict[str, None] = field(default_factory=dict)
-    repaired: bool = False
-
-
 def verify_store(store: Store, *, repair: bool, progress: Progress | None = None) -> VerifyReport:
-    """Read every blob and every snapshot; with `repair`, mend from identical live content.
+    """Read the whole store; with `repair`, mend what can be mended.
 
     Returns:
         What was read and what is damaged. A snapshot that stays damaged is remembered, so that
         it does not count as the newest good one.
+
+    Raises:
+        CatalogCorrupt: The catalog itself is damaged.
     """
     started = time.monotonic()
     if repair:
@@ -60,14 +55,13 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
         if repair:
             store.clean(0)  # what a repair that died had mended without saying so
         store.catalog.prove()
+        damage = list(_settle(snapshot_faults(store), repair=repair))
+        snapshots = _snapshots(store)
         bad, blobs, size = _read_all(store, progress)
-        snapshots = [load(r[0]) for r in store.catalog.db.execute("SELECT document FROM snapshot")]
         _attribute(store, bad, snapshots)
         if repair and bad:
-            _Mender(store, bad, snapshots).mend()
-        if store.lock.held or not bad:
-            _remember(store, bad)
-        damage = [
+            _mend(store, bad, snapshots)
+        damage += [
             Damage(
                 f"blob {b.blob.hex()[:16]}: {b.why}",
                 tuple(b.snapshots),
@@ -76,6 +70,12 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
             )
             for b in bad.values()
         ]
+        damage += _settle(pack_faults(store), repair=repair)
+        damage += _settle(index_faults(store), repair=repair)
+        damage += _settle(reference_faults(store, snapshots), repair=repair)
+        damage += _settle(rescue_faults(store), repair=repair)
+        if store.lock.held or not damage:
+            _remember(store, damage)
         elapsed_s = time.monotonic() - started
         return VerifyReport(blobs, size, len(snapshots), tuple(damage), elapsed_s)
     finally:
@@ -83,12 +83,44 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
             store.lock.release()
 
 
-def _read_all(store: Store, progress: Progress | None) -> tuple[dict[bytes, _Bad], int, int]:
+def _settle(faults: Iterator[Fault], *, repair: bool) -> Iterator[Damage]:
+    """Yield what is damaged; with `repair`, after it was mended, where that is possible."""
+    for fault in list(faults):
+        mended = False
+        if repair:
+            reach("repair.fault")
+            with contextlib.suppress(OSError, RollbackError):
+                mended = fault.mend()
+        yield Damage(fault.what, fault.snapshots, (), mended)
+
+
+def _snapshots(store: Store) -> list[Snapshot]:
+    """Return the snapshots whose records can be read, newest first."""
+    found = []
+    for (document,) in store.catalog.db.execute("SELECT document FROM snapshot ORDER BY seq DESC"):
+        with contextlib.suppress(StoreCorrupt, KeyError, TypeError, ValueError):
+            found.append(load(document))
+    return found
+
+
+def _mend(store: Store, bad: dict[bytes, Bad], snapshots: list[Snapshot]) -> None:
+    """Mend what can be; a mended tree names more that may be damaged, and where it lay."""
+    while True:
+        Mender(store, bad).mend()
+        left = {blob: b for blob, b in bad.items() if not b.repaired}
+        known = {blob: len(b.paths) for blob, b in bad.items()}
+        _attribute(store, left, snapshots)
+        bad.update(left)
+        if known == {blob: len(b.paths) for blob, b in bad.items()}:
+            return
+
+
+def _read_all(store: Store, progress: Progress | None) -> tuple[dict[bytes, Bad], int, int]:
     """Read each blob and hold it against its id; return what is damaged, and counts."""
     rows = store.catalog.db.execute(
         "SELECT id, kind, pack, place, length FROM blob ORDER BY pack, place"
     ).fetchall()
-    bad: dict[bytes, _Bad] = {}
+    bad: dict[bytes, Bad] = {}
     size = 0
     learned: list[tuple[bytes, bytes]] = []
     for number, (blob, kind, pack, offset, length) in enumerate(rows):
@@ -100,7 +132,7 @@ def _read_all(store: Store, progress: Progress | None) -> tuple[dict[bytes, _Bad
             if digest is not None:
                 learned.append((blob, digest))
         except (RollbackError, OSError) as error:
-            bad[blob] = _Bad(blob, place.kind, str(error))
+            bad[blob] = Bad(blob, place.kind, str(error))
         size += length
     if learned and store.lock.held:
         with store.catalog.transaction() as db:
@@ -131,21 +163,23 @@ def _prove(store: Store, blob: bytes, place: Place) -> bytes | None:
     return digest.digest() if known is None else None
 
 
-def _attribute(store: Store, bad: dict[bytes, _Bad], snapshots: list[Snapshot]) -> None:
+def _attribute(store: Store, bad: dict[bytes, Bad], snapshots: list[Snapshot]) -> None:
     """Note which snapshots and paths need each damaged blob, and what the catalog lacks."""
     for snapshot in snapshots:
         for state in snapshot.states:
             for blob, path in _needs(store, bad, state):
                 if blob not in bad and store.catalog.place(blob) is None:
-                    bad[blob] = _Bad(blob, BlobKind.TREE, "it is not in the catalog")
+                    bad[blob] = Bad(blob, BlobKind.TREE, "it is not in the catalog")
                 if blob in bad and _only_touched(store, bad[blob], state, path):
                     del bad[blob]
                 if blob in bad:
                     bad[blob].snapshots[snapshot.id] = None
                     bad[blob].paths[path] = None
+                    if state not in bad[blob].states:
+                        bad[blob].states.append(state)
 
 
-def _only_touched(store: Store, bad: _Bad, state: ResourceState, path: str) -> bool:
+def _only_touched(store: Store, bad: Bad, state: ResourceState, path: str) -> bool:
     """Return whether a linked file holds what its owner wrote, whatever its time says."""
     if bad.kind is not BlobKind.INODE or not is_tree(state):
         return False
@@ -158,7 +192,7 @@ def _only_touched(store: Store, bad: _Bad, state: ResourceState, path: str) -> b
 
 
 def _needs(
-    store: Store, bad: dict[bytes, _Bad], state: ResourceState
+    store: Store, bad: dict[bytes, Bad], state: ResourceState
 ) -> Iterator[tuple[bytes, str]]:
     """Yield each blob that a state needs, with the path whose content it is."""
 
@@ -176,11 +210,11 @@ def _needs(
                 yield part, state.location
 
 
-def _unreadable(store: Store, bad: dict[bytes, _Bad], blob: bytes) -> bool:
+def _unreadable(store: Store, bad: dict[bytes, Bad], blob: bytes) -> bool:
     return blob in bad or (blob != EMPTY_TREE and store.catalog.place(blob) is None)
 
 
-def _parts(store: Store, blob: bytes, bad: dict[bytes, _Bad]) -> Iterator[bytes]:
+def _parts(store: Store, blob: bytes, bad: dict[bytes, Bad]) -> Iterator[bytes]:
     """Yield the segments and pages of a paged blob."""
     for child in store.reader.children(blob):
         yield child
@@ -188,100 +222,9 @@ def _parts(store: Store, blob: bytes, bad: dict[bytes, _Bad]) -> Iterator[bytes]
             yield from _parts(store, child, bad)
 
 
-def _remember(store: Store, bad: dict[bytes, _Bad]) -> None:
-    names = {name for b in bad.values() if not b.repaired for name in b.snapshots}
+def _remember(store: Store, damage: list[Damage]) -> None:
+    names = {name for d in damage if not d.repaired for name in d.snapshots}
     text = " ".join(sorted(names))
     if store.catalog.value("damaged") != text:
         with store.catalog.transaction():
             store.catalog.set_value("damaged", text)
-
-
-class _Mender:
-    """Finds the bytes of damaged blobs on disk and writes them again."""
-
-    def __init__(self, store: Store, bad: dict[bytes, _Bad], snapshots: list[Snapshot]) -> None:
-        self.store = store
-        self.bad = bad
-        self.snapshots = snapshots
-
-    def mend(self) -> None:
-        """Mend what can be; each mended blob is durable and committed before the next."""
-        for bad in self.bad.values():
-            with contextlib.suppress(OSError):
-                if bad.kind is BlobKind.PACKED:
-                    self._mend_packed(bad)
-                elif bad.kind is BlobKind.LOOSE:
-                    self._mend_loose(bad)
-
-    def _mend_packed(self, bad: _Bad) -> None:
-        for content in self._candidates(bad):
-            if hashlib.sha256(content).digest() == bad.blob:
-                reach("repair.blob")
-                name = f"{0:08d}-m{secrets.token_hex(4)}"
-                packs = os.path.join(self.store.folder, b"packs")
-                pack = PackWriter(packs, name)
-                offset = pack.append(bad.kind, bad.blob, content)
-                pack.close()
-                sync_folder(packs)
-                with self.store.catalog.transaction() as db:
-                    cursor = db.execute(
-                        "INSERT INTO pack (name, length) VALUES (?, ?)", (name, pack.length)
-                    )
-                    db.execute(
-                        "UPDATE blob SET pack = ?, place = ?, length = ? WHERE id = ?",
-                        (cursor.lastrowid, offset, len(content), bad.blob),
-                    )
-                bad.repaired = True
-                return
-
-    def _candidates(self, bad: _Bad) -> Iterator[bytes]:
-        """Yield contents that may be the damaged one: whole files, and pages of databases."""
-        place = self.store.reader.place(bad.blob)
-        for path in bad.paths:
-            with contextlib.suppress(OSError), _open_plain(path) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size == place.length:
-                    yield file.read()
-                elif place.length == PAGE:
-                    while page := file.read(PAGE):
-                        yield page
-
-    def _mend_loose(self, bad: _Bad) -> None:
-        work = os.path.join(self.store.folder, b"work")
-        for path in bad.paths:
-            partial = os.path.join(work, b"mend-" + secrets.token_hex(8).encode())
-            try:
-                if _copy_if(path, partial, bad.blob):
-                    reach("repair.blob")
-                    final = file_path(self.store.folder, BlobKind.LOOSE, bad.blob)
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(os.path.dirname(final), 0o700)
-                    os.rename(partial, final)
-                    sync_folder(os.path.dirname(final))
-                    bad.repaired = True
-                    return
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(partial)
-
-
-def _copy_if(path: str, partial: bytes, blob: bytes) -> bool:
-    """Copy a live file, durably; return whether it has the content that is wanted."""
-    digest = hashlib.sha256()
-    try:
-        source = _open_plain(path)
-    except OSError:
-        return False
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with source, os.fdopen(fd, "wb") as target:
-        while chunk := source.read(4 * CHUNK):
-            digest.update(chunk)
-            target.write(chunk)
-        target.flush()
-        os.fsync(target.fileno())
-    return digest.digest() == blob
-
-
-def _open_plain(path: str) -> IO[bytes]:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags), "rb")

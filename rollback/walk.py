@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from rollback.errors import CaptureFailed
+from rollback.errors import CaptureFailed, StoreCorrupt
 from rollback.folders import FOLDER, cached, join, open_folder, split
 from rollback.index import (
     Folder,
@@ -277,7 +277,12 @@ class Walker:
 
     def _look_into(self, fd: int, folder: Folder, row: Row | None) -> None:
         """Fill a folder: what the index knows, what a stat says; regular files stay open."""
-        folder.recognise(row, self.reader.records)
+        try:
+            folder.recognise(row, self.reader.records)
+        except StoreCorrupt:
+            # Whose tree cannot be read is not known: the folder is read anew.
+            row = None
+            folder.recognise(row, self.reader.records)
         folder.notes = Notes.of(row)
         for index in folder.fresh:
             name, info = folder.names[index], folder.infos[index]

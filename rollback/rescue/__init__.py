@@ -18,20 +18,50 @@ from rollback.failpoints import reach
 from rollback.store.store import Store, write_durably
 
 NAME = "rescue.pyz"
+_VALUE = "rescue"
+"""Under which the catalog has what it was made of, and its SHA-256."""
 _MAIN = b"from rollback.rescue.program import main\n\nmain()\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write_rescue(store: Store) -> None:
-    """Write the rescue program into a store, where it is absent or older than this engine."""
+    """Write the rescue program into a store, where it is absent, damaged or of another engine."""
     package = Path(__file__).resolve().parent.parent
     mark = _mark(package)
-    if (store.path / NAME).exists() and store.catalog.value("rescue") == mark:
+    known, _, digest = store.catalog.value(_VALUE).partition(" ")
+    if known == mark and digest == _digest_of(store):
         return
     reach("rescue.write")
-    write_durably(os.fsencode(store.path / NAME), build(package), "rescue.write")
+    program = _program(package)
+    write_durably(os.fsencode(store.path / NAME), program, "rescue.write")
     with store.catalog.transaction():
-        store.catalog.set_value("rescue", mark)
+        store.catalog.set_value(_VALUE, f"{mark} {hashlib.sha256(program).hexdigest()}")
+
+
+def rescue_is_whole(store: Store) -> bool:
+    """Return whether the rescue program is what was written, or what would be written now.
+
+    A store into which none was written needs none.
+    """
+    _, _, digest = store.catalog.value(_VALUE).partition(" ")
+    found = _digest_of(store)
+    if not digest and not found:
+        return True
+    package = Path(__file__).resolve().parent.parent
+    return digest == found or hashlib.sha256(_program(package)).hexdigest() == found
+
+
+def _program(package: Path) -> bytes:
+    """Return the program that this engine makes; one that runs out of a program is that one."""
+    return build(package) if package.is_dir() else package.parent.read_bytes()
+
+
+def _digest_of(store: Store) -> str:
+    """Return the SHA-256 of the program in a store, empty where there is none."""
+    try:
+        return hashlib.sha256((store.path / NAME).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def build(package: Path) -> bytes:

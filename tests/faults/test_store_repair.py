@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import random
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -166,3 +168,202 @@ def test_a_damaged_head_loses_nothing_with_the_catalog(project: Project, at: int
         path.unlink()
     project.rollback(taken)
     assert_back(before, manifest(project.root))
+
+
+def _places(project: Project) -> Iterator[tuple[Path, int]]:
+    """Yield every kind of place in the store where a bit may flip."""
+    with project.engine() as engine:
+        rows = engine.store.catalog.db.execute(
+            "SELECT name, place, blob.length FROM blob JOIN pack ON pack.id = blob.pack"
+        ).fetchall()
+    for name, place, length in rows:
+        pack = project.store / f"packs/{name}.pack"
+        yield from ((pack, place - at) for at in (41, 40, 36, 33, 32, 1))
+        yield from ((pack, place + at) for at in {0, length // 2, length - 1} if length)
+    for pack in {project.store / f"packs/{row[0]}.pack" for row in rows}:
+        yield pack, 1
+    dice = random.Random(3)
+    whole = [project.store / "rescue.pyz", *(project.store / "snapshots").iterdir()]
+    for path in (*whole, *(p for p in (project.store / "loose").rglob("*") if p.is_file())):
+        yield from ((path, dice.randrange(path.stat().st_size)) for _ in range(4))
+
+
+def test_each_flipped_bit_is_found_and_mended(project: Project) -> None:
+    """Heads, content, trees, documents, the rescue program: each has a second source."""
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    dice = random.Random(5)
+    count = len(list(_places(project)))
+    assert count > 60
+    for number in range(count):
+        # A pack with a damaged head is written anew under another name.
+        path, at = list(_places(project))[number]
+        _flip(path, at, 1 << dice.randrange(8))
+        where = f"{path.relative_to(project.store)} at {at}"
+        assert _damage(project), f"not found: {where}"
+        report, _ = project.repair()
+        assert report.ok, f"not mended: {where}: {report.damage}"
+        assert not _damage(project), f"damaged still: {where}"
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+def _wipe(project: Project) -> None:
+    shutil.rmtree(project.root)
+    project.root.mkdir()
+
+
+@pytest.mark.parametrize("at", [41, 40, 36, 33, 32, 10, 1])
+def test_a_pack_with_a_damaged_head_is_written_anew(project: Project, at: int) -> None:
+    """Every blob in it is proven and moved; nothing else of it is lost."""
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    with project.engine() as engine:
+        name, place = engine.store.catalog.db.execute(
+            "SELECT name, place FROM blob JOIN pack ON pack.id = blob.pack"
+            " ORDER BY pack, place LIMIT 1 OFFSET 2"
+        ).fetchone()
+    _flip(project.store / f"packs/{name}.pack", place - at)
+    assert len(_damage(project)) == 1
+    report, _ = project.repair()
+    assert report.ok, report.damage
+    assert _damage(project) == []
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+def _tree(project: Project, path: str) -> tuple[Path, int]:
+    """Return where the tree of a folder lies that the newest snapshot has."""
+    with project.engine() as engine:
+        snapshot = engine.find_snapshot("last")
+        tree = bytes.fromhex(snapshot.states[0].data["tree"])
+        for name in filter(None, path.encode().split(b"/")):
+            tree = next(e.ref for e in engine.store.reader.tree(tree) if e.name == name)
+        place = engine.store.reader.place(tree)
+        found = engine.store.catalog.db.execute(
+            "SELECT name FROM pack WHERE id = ?", (place.pack,)
+        ).fetchone()
+    return project.store / f"packs/{found[0]}.pack", place.offset
+
+
+def _shatter(path: Path, at: int) -> None:
+    """Damage more than one bit, so that only the present can mend it."""
+    for offset in range(60, 64):
+        _flip(path, at + offset, 0xFF)
+
+
+@pytest.mark.parametrize("folder", ["a/b", "a", ""])
+def test_a_damaged_tree_is_mended_from_the_present(project: Project, folder: str) -> None:
+    """Read anew, for where nothing changed it is what it was."""
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    _shatter(*_tree(project, folder))
+    report, _ = project.repair()
+    assert report.ok, report.damage
+    assert _damage(project) == []
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+@pytest.mark.parametrize("folder", ["a/b", "a", ""])
+def test_a_damaged_tree_that_is_lost_stops_nothing_else(project: Project, folder: str) -> None:
+    """The snapshot that needs it stays damaged; the next one is whole."""
+    project.snapshot()
+    _shatter(*_tree(project, folder))
+    (project.root / "a/b/f1").write_text("changed since")
+    (project.root / "more").write_text("so that each folder is another")
+    report, _ = project.repair()
+    assert not report.ok
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+    with project.engine() as engine:
+        engine.prune(keep_last=1, keep_days=0)
+        engine.prune(keep_last=0, keep_days=0)
+    project.snapshot()
+    with project.engine() as engine:
+        engine.prune(keep_last=0, keep_days=0)
+    assert _damage(project) == []
+
+
+def test_a_damaged_tree_is_not_known(project: Project) -> None:
+    """Where a folder has to be looked into, it is read anew; the snapshot goes through."""
+    project.snapshot()
+    _shatter(*_tree(project, ""))
+    (project.root / "params").write_text("changed since")
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+def test_wrong_counts_are_set_right(project: Project) -> None:
+    """One too few, and the next prune would delete what is needed."""
+    project.snapshot()
+    (project.root / "more").write_text("x")
+    taken = project.snapshot().snapshot
+    with project.engine() as engine:
+        engine.store.catalog.db.execute("UPDATE blob SET refs = refs - 1 WHERE refs > 1")
+    assert _damage(project)
+    assert project.repair()[0].ok
+    assert _damage(project) == []
+    with project.engine() as engine:
+        engine.prune(keep_last=1, keep_days=0)
+    assert _damage(project) == []
+    before = manifest(project.root)
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+@pytest.mark.parametrize("column", ["tree", "signatures", "ctimes", "notes"])
+def test_an_index_that_means_nothing_is_forgotten(project: Project, column: str) -> None:
+    """A snapshot would take a tree over that there is not, or stumble."""
+    project.snapshot()
+    with project.engine() as engine:
+        engine.store.catalog.db.execute(
+            f"UPDATE live SET {column} = substr({column}, 1, length({column}) - 1)"
+            " WHERE folder = ?",
+            (b"a/b",),
+        )
+    assert _damage(project)
+    assert project.repair()[0].ok
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+_SPOIL = "UPDATE snapshot SET document = replace(document, 'f', 'g')"
+
+
+def test_records_of_a_snapshot_mend_each_other(project: Project) -> None:
+    """The catalog's and the document's; without both, the rest is read all the same."""
+    taken = project.snapshot().snapshot
+    document = project.store / "snapshots/00000001.json"
+    with project.engine() as engine:
+        engine.store.catalog.db.execute(
+            "UPDATE snapshot SET document = replace(document, 'f', 'g')"
+        )
+    assert project.repair()[0].ok
+    document.unlink()
+    with project.engine() as engine:
+        engine.store.catalog.db.execute("UPDATE snapshot SET label = 'another'")
+    assert len(_damage(project)) == 2
+    assert project.repair()[0].ok
+    with project.engine() as engine:
+        assert engine.find_snapshot("last") == taken
+        engine.store.catalog.db.execute(
+            "UPDATE snapshot SET document = replace(document, 'f', 'g')"
+        )
+    document.write_bytes(b"{}")
+    report, _ = project.repair()
+    assert not report.ok
+    assert report.damage[0].snapshots == (taken.id,)

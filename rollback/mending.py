@@ -1,0 +1,249 @@
+"""Mending damaged content: from identical bytes on disk, from the present, or bit by bit.
+
+Each mended blob is written anew, durable, before the catalog names its new place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO
+
+from rollback.atomic import remove_path
+from rollback.capture import capture_tree
+from rollback.durable import sync_folder
+from rollback.errors import RollbackError
+from rollback.failpoints import reach
+from rollback.inventory import is_tree, root_from
+from rollback.keeping import KeepingResolver
+from rollback.model import ResourceState
+from rollback.store.blobs import BlobReader, BlobWriter, file_path
+from rollback.store.catalog import BlobKind, Place
+from rollback.store.codec import join_tree, tree_id
+from rollback.store.packs import PackWriter
+from rollback.store.pages import CHUNK, PAGE
+from rollback.store.store import Store
+
+_FILES = (BlobKind.LOOSE, BlobKind.INODE)
+_FLIPPED_BYTES = 8 << 10
+"""A blob of that size has 65,536 bits, and takes a second or two to be tried with each of them."""
+_FLIPPED_BLOBS = 32
+"""With more of them damaged, it was no single bit."""
+
+
+@dataclass(slots=True)
+class Bad:
+    """A damaged blob and who needs it.
+
+    Attributes:
+        blob: Its id.
+        kind: What the catalog says of it.
+        why: What is wrong with it.
+        snapshots: Ids of those that need it.
+        paths: Whose content it is.
+        states: States of roots in which it is, newest first.
+        repaired: Whether it was mended.
+    """
+
+    blob: bytes
+    kind: BlobKind
+    why: str
+    snapshots: dict[str, None] = field(default_factory=dict)
+    paths: dict[str, None] = field(default_factory=dict)
+    states: list[ResourceState] = field(default_factory=list)
+    repaired: bool = False
+
+
+class Mender:
+    """Finds the bytes of damaged blobs and writes them again.
+
+    Args:
+        store: Its lock is held.
+        bad: What is damaged, by id.
+    """
+
+    def __init__(self, store: Store, bad: dict[bytes, Bad]) -> None:
+        self.store = store
+        self.bad = bad
+
+    def mend(self) -> None:
+        """Mend what can be; each mended blob is durable and committed before the next."""
+        waiting = [bad for bad in self.bad.values() if not bad.repaired]
+        for bad in waiting:
+            with contextlib.suppress(OSError):
+                if bad.kind is BlobKind.PACKED:
+                    self._mend_packed(bad, self._candidates(bad))
+                elif bad.kind is BlobKind.LOOSE:
+                    self._mend_loose(bad)
+        for bad in waiting if len(waiting) <= _FLIPPED_BLOBS else ():
+            if not bad.repaired and bad.kind not in _FILES:
+                with contextlib.suppress(OSError, RollbackError):
+                    self._mend_packed(bad, self._flipped(bad))
+        self._mend_trees()
+
+    def _mend_packed(self, bad: Bad, candidates: Iterator[bytes]) -> None:
+        for content in candidates:
+            if hashlib.sha256(content).digest() == bad.blob:
+                reach("repair.blob")
+                name = f"{0:08d}-m{secrets.token_hex(4)}"
+                packs = os.path.join(self.store.folder, b"packs")
+                pack = PackWriter(packs, name)
+                offset = pack.append(bad.kind, bad.blob, content)
+                pack.close()
+                sync_folder(packs)
+                with self.store.catalog.transaction() as db:
+                    cursor = db.execute(
+                        "INSERT INTO pack (name, length) VALUES (?, ?)", (name, pack.length)
+                    )
+                    place = Place(bad.kind, int(cursor.lastrowid or 0), offset, len(content))
+                    _move(db, bad.blob, place)
+                bad.repaired = True
+                return
+
+    def _candidates(self, bad: Bad) -> Iterator[bytes]:
+        """Yield contents that may be the damaged one: whole files, and pages of databases."""
+        place = self.store.reader.place(bad.blob)
+        for path in bad.paths:
+            with contextlib.suppress(OSError), _open_plain(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size == place.length:
+                    yield file.read()
+                elif place.length == PAGE:
+                    while page := file.read(PAGE):
+                        yield page
+
+    def _flipped(self, bad: Bad) -> Iterator[bytes]:
+        """Yield what a small blob is with each of its bits turned round."""
+        place = self.store.reader.place(bad.blob)
+        if place.length > _FLIPPED_BYTES:
+            return
+        content = bytearray(self.store.reader.read_at(place, bad.blob))
+        for at in range(len(content)):
+            for bit in range(8):
+                content[at] ^= 1 << bit
+                yield bytes(content)
+                content[at] ^= 1 << bit
+
+    def _mend_loose(self, bad: Bad) -> None:
+        work = os.path.join(self.store.folder, b"work")
+        for path in bad.paths:
+            partial = os.path.join(work, b"mend-" + secrets.token_hex(8).encode())
+            try:
+                if _copy_if(path, partial, bad.blob):
+                    reach("repair.blob")
+                    final = file_path(self.store.folder, BlobKind.LOOSE, bad.blob)
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(os.path.dirname(final), 0o700)
+                    os.rename(partial, final)
+                    sync_folder(os.path.dirname(final))
+                    bad.repaired = True
+                    return
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(partial)
+
+    def _mend_trees(self) -> None:
+        """Read the present of each root that has a damaged tree: where it is as it was, it mends.
+
+        The index forgets such trees before, mended or not: what it knows is taken over unread.
+        """
+        trees = [b for b in self.bad.values() if b.kind is BlobKind.TREE and not b.repaired]
+        if not trees:
+            return
+        with self.store.catalog.transaction() as db:
+            db.executemany("DELETE FROM live WHERE tree = ?", [(bad.blob,) for bad in trees])
+        roots = {state.location: state for bad in reversed(trees) for state in bad.states[::-1]}
+        for state in filter(is_tree, roots.values()):
+            with contextlib.suppress(OSError, RollbackError):
+                self._read_anew(state, {bad.blob for bad in trees if not bad.repaired})
+
+    def _room(self, _jobs: object, _sizes: object) -> int:
+        return self.store.free()
+
+    def _read_anew(self, state: ResourceState, wanted: set[bytes]) -> None:
+        stem = f"{0:08d}-m{secrets.token_hex(4)}"
+        work = os.path.join(self.store.folder, b"work", b"mend-" + secrets.token_hex(8).encode())
+        os.makedirs(work, mode=0o700)
+        try:
+            with self.store.catalog.transaction() as db:
+                writer = _Anew(self.store.reader, stem, wanted)
+                try:
+                    resolver = KeepingResolver(root_from(state), writer, work, self._room)
+                    capture_tree(resolver.root, self.store.reader, resolver, update_index=True)
+                    reach("repair.blob")
+                    writer.finish()
+                    for blob, place in writer.found.items():
+                        _move(db, blob, place)
+                except BaseException:
+                    writer.abandon()
+                    raise
+            for blob in writer.found:
+                self.bad[blob].repaired = True
+        finally:
+            remove_path(work)
+
+
+class _Anew(BlobWriter):
+    """Writes damaged trees again where the present has them.
+
+    Args:
+        reader: The store.
+        stem: Beginning of the names of new packs.
+        wanted: Ids of the damaged trees.
+    """
+
+    def __init__(self, reader: BlobReader, stem: str, wanted: set[bytes]) -> None:
+        super().__init__(reader, stem)
+        self.wanted = wanted
+        self.found: dict[bytes, Place] = {}
+
+    def knows(self, blob: bytes) -> bool:
+        """Return whether the store has a blob, whole."""
+        return blob in self.found or (blob not in self.wanted and super().knows(blob))
+
+    def add_tree(self, records: list[bytes]) -> bytes:
+        """Add a directory; what a damaged one refers to is counted already."""
+        content = join_tree(records)
+        identity = tree_id(content)
+        if identity not in self.wanted:
+            return super().add_tree(records)
+        if self.add_packed(BlobKind.TREE, identity, content):
+            self.found[identity] = self._rows.pop(identity)
+        return identity
+
+
+def _move(db: sqlite3.Connection, blob: bytes, place: Place) -> None:
+    """Let the catalog name another place of a blob; one that it had lost has no references yet."""
+    db.execute(
+        "INSERT INTO blob (id, kind, pack, place, length, refs) VALUES (?, ?, ?, ?, ?, 0)"
+        " ON CONFLICT DO UPDATE SET kind = excluded.kind, pack = excluded.pack,"
+        " place = excluded.place, length = excluded.length",
+        (blob, *place),
+    )
+
+
+def _copy_if(path: str, partial: bytes, blob: bytes) -> bool:
+    """Copy a live file, durably; return whether it has the content that is wanted."""
+    digest = hashlib.sha256()
+    try:
+        source = _open_plain(path)
+    except OSError:
+        return False
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with source, os.fdopen(fd, "wb") as target:
+        while chunk := source.read(4 * CHUNK):
+            digest.update(chunk)
+            target.write(chunk)
+        target.flush()
+        os.fsync(target.fileno())
+    return digest.digest() == blob
+
+
+def _open_plain(path: str) -> IO[bytes]:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags), "rb")
