@@ -1,6 +1,6 @@
-"""Remembers where a project's store is when its configuration moved it.
+"""Remembers where a project's store is, and finds it again.
 
-A run can destroy `guard.toml`; the rollback then still has to find the store.
+A run can destroy or change `guard.toml`; the rollback then still has to find the store.
 """
 
 from __future__ import annotations
@@ -12,21 +12,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rollback.holding import holds_past_of
+from rollback.store.placement import choose, usual_places
+
 if TYPE_CHECKING:
     from safeguards.config import Config
 
 
+_ASKED = ("--store", "GUARD_STORE")
+"""What names a store for this very call: no other is looked for then."""
+
+
 def remember(config: Config, environ: Mapping[str, str]) -> None:
-    """Note where the store is, where only the project's own file says so; failing is no error."""
-    origin = config.origins.get("store", "")
-    if config.store is None or not origin.endswith(".toml"):
+    """Note where the store is, unless this call alone says so; failing is no error."""
+    if config.origins.get("store") in _ASKED:
         return
+    place = str(choose(config.project, config.store, environ).path)
     file = _file(environ)
     known = _read(file)
-    if known.get(str(config.project)) == str(config.store):
+    if known.get(str(config.project)) == place:
         return
     known = {project: place for project, place in known.items() if os.path.isdir(place)}
-    known[str(config.project)] = str(config.store)
+    known[str(config.project)] = place
     with contextlib.suppress(OSError):
         os.makedirs(file.parent, 0o700, exist_ok=True)
         fresh = file.with_name(f"{file.name}.{os.getpid()}")
@@ -39,9 +46,26 @@ def remember(config: Config, environ: Mapping[str, str]) -> None:
 
 
 def recall(project: Path, environ: Mapping[str, str]) -> Path | None:
-    """Return where the store of a project was last, where its configuration had moved it."""
+    """Return where the store of a project was last, where it is there still."""
     place = _read(_file(environ)).get(str(project))
     return Path(place) if place is not None and (Path(place) / "STORE").exists() else None
+
+
+def find(config: Config, environ: Mapping[str, str]) -> Path | None:
+    """Return where the past of a project is, where that is not where the store should be.
+
+    A run can write another place into `guard.toml`, or bring a `.guard` along.
+    """
+    if config.origins.get("store") in _ASKED:
+        return None
+    chosen = choose(config.project, config.store, environ).path
+    if holds_past_of(chosen, config.project):
+        return None
+    others = (recall(config.project, environ), *usual_places(config.project, environ))
+    for other in others:
+        if other is not None and other != chosen and holds_past_of(other, config.project):
+            return other
+    return None
 
 
 def _file(environ: Mapping[str, str]) -> Path:

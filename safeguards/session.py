@@ -98,7 +98,20 @@ class Session:
         """
         from safeguards.settings import engine_for  # noqa: PLC0415 - the engine is not small
 
-        return engine_for(config, self.environ, command, create=create)
+        engine = engine_for(config, self.environ, command, create=create)
+        if not create:
+            self._tell_place(config, engine)
+        return engine
+
+    def _tell_place(self, config: Config, engine: Engine) -> None:
+        """Say where the past is, where the configuration names another place."""
+        from rollback.store.placement import choose  # noqa: PLC0415 - as above
+
+        named = choose(config.project, config.store, self.environ).path
+        if config.store is not None and named != engine.store.path:
+            self.terminal.warn(
+                f"the store {named} has nothing of this project: using {engine.store.path}"
+            )
 
     def repair_store(self, config: Config) -> tuple[VerifyReport, list[str]]:
         """Read the whole store and mend what can be mended, the catalog too.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rollback.engine import Engine
@@ -33,7 +34,7 @@ def engine_for(
     Raises:
         RollbackError: The store cannot be used.
     """
-    return Engine(engine_settings(config, environ, command), create=create)
+    return Engine(_located(config, environ, command, create=create), create=create)
 
 
 def repair(
@@ -42,7 +43,16 @@ def repair(
     """Read the whole store of a project and mend what can be mended; see `repair_store`."""
     from rollback.repairing import repair_store  # noqa: PLC0415 - one command's
 
-    return repair_store(engine_settings(config, environ), progress)
+    return repair_store(_located(config, environ, (), create=False), progress)
+
+
+def _located(
+    config: Config, environ: Mapping[str, str], command: Sequence[str], *, create: bool
+) -> EngineSettings:
+    """Return the settings for a store that is there: who looks back looks where the past is."""
+    settings = engine_settings(config, environ, command)
+    elsewhere = None if create else places.find(config, environ)
+    return settings if elsewhere is None else replace(settings, store=elsewhere)
 
 
 def engine_settings(

@@ -8,7 +8,6 @@ It is the one module of this package that prints and exits: it is a program of i
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shlex
 import sys
@@ -17,7 +16,6 @@ from pathlib import Path
 from rollback.chosen import whole_path
 from rollback.engine import Engine
 from rollback.errors import (
-    CatalogCorrupt,
     NoSpace,
     NothingToDo,
     RestoreIncomplete,
@@ -25,12 +23,11 @@ from rollback.errors import (
     StoreBusy,
     StoreCorrupt,
 )
+from rollback.holding import projects_of
 from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
 from rollback.repairing import repair_store
 from rollback.reports import RestorePlan, Selection, VerifyReport
-from rollback.snapshots import load
-from rollback.store.catalog import Catalog, translated
 
 _STATUS = {
     NothingToDo: 10,
@@ -224,21 +221,4 @@ def _projects(store: Path, *, lost: bool) -> list[str]:
     """
     if not (store / "STORE").exists():
         raise NothingToDo(f"{store} is not a guard store", hint="name it with --store DIR")
-    try:
-        catalog = Catalog(store / "catalog.db", writable=False)
-        try:
-            with translated(catalog.path):
-                rows = catalog.db.execute("SELECT document FROM snapshot ORDER BY seq DESC")
-                documents = [row[0] for row in rows]
-        finally:
-            catalog.close()
-    except CatalogCorrupt:
-        if not lost:
-            raise
-        names = sorted((store / "snapshots").glob("*.json"), reverse=True)
-        documents = [name.read_bytes() for name in names]
-    found: dict[str, None] = {}
-    for document in documents:
-        with contextlib.suppress(StoreCorrupt, ValueError):
-            found[load(document).project] = None
-    return list(found)
+    return list(projects_of(store, documents=lost))

@@ -19,6 +19,7 @@ FORMAT = b"guard store 1\n"
 PRIVATE = 0o700
 _GET_FLAGS, _SET_FLAGS, _TOP_OF_TREE = 0x80086601, 0x40086602, 0x00020000
 """FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_TOPDIR_FL of linux/fs.h, on machines of 64 bits."""
+_SURVIVES = "in your state folder, which survives the project's removal"
 FOLDERS = ("packs", "loose", "links", "snapshots", "work", "log")
 
 
@@ -34,7 +35,8 @@ def choose(project: Path, asked: Path | None, environ: Mapping[str, str]) -> Pla
     """Return where the store of a project is, or would be created.
 
     The user's state folder where that is on the project's file system: it then survives the
-    project's removal and can share blocks and links. Else ``.guard`` in the project.
+    project's removal and can share blocks and links. Else ``.guard`` in the project. Where one was
+    made it stays, the one that no command in the project can have planted before the other.
 
     Args:
         project: Absolute path of the project; need not exist any more.
@@ -45,16 +47,22 @@ def choose(project: Path, asked: Path | None, environ: Mapping[str, str]) -> Pla
         return Placement(asked.absolute(), "named by --store or the configuration")
     if environ.get("GUARD_STORE"):
         return Placement(Path(environ["GUARD_STORE"]).absolute(), "named by GUARD_STORE")
+    state, inside = usual_places(project, environ)
+    if (state / "STORE").exists():
+        return Placement(state, _SURVIVES)
+    if (inside / "STORE").exists():
+        return Placement(inside, "in the project, where it was made")
+    if _device(state) == _device(project):
+        return Placement(state, _SURVIVES)
+    return Placement(inside, "in the project: your state folder is on another file system")
+
+
+def usual_places(project: Path, environ: Mapping[str, str]) -> tuple[Path, Path]:
+    """Return where a store is that nobody placed: in the state folder, or in the project."""
     home = environ.get("XDG_STATE_HOME") or os.path.join(
         environ.get("HOME") or os.path.expanduser("~"), ".local", "state"
     )
-    state = Path(home) / "guard" / _name(project)
-    inside = project / ".guard"
-    if (inside / "STORE").exists():
-        return Placement(inside, "in the project, where it was made")
-    if (state / "STORE").exists() or _device(state) == _device(project):
-        return Placement(state, "in your state folder, which survives the project's removal")
-    return Placement(inside, "in the project: your state folder is on another file system")
+    return Path(home) / "guard" / _name(project), project / ".guard"
 
 
 def has_store(project: Path, environ: Mapping[str, str]) -> bool:

@@ -341,6 +341,27 @@ def test_a_spoilt_configuration_that_moved_the_store(
     assert_back(before, manifest(guard.project))
 
 
+_PLANT = 'mkdir .guard; printf "guard store 1\\n" > .guard/STORE'
+_MOVE = "printf '[guard]\\nstore = \"../elsewhere\"\\n' > guard.toml"
+
+
+@pytest.mark.parametrize("hide", [_PLANT, _MOVE, f"{_PLANT}; {_MOVE}"])
+def test_a_run_cannot_hide_the_store(
+    guard: Guard, hide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by a store in the project nor by a configuration that names another place."""
+    monkeypatch.delenv("GUARD_STORE")
+    before = (guard.project / "train.py").read_text()
+    assert guard("run", "--", "sh", "-c", f"{hide}; rm train.py; exit 1").status == 1
+    assert guard("verify").status == 0
+    back = guard("rollback", "--last", "--yes")
+    assert back.status == 0, back.said
+    assert (guard.project / "train.py").read_text() == before
+    assert not (guard.project / "guard.toml").exists()
+    named = guard("--store", "../another", "rollback", "--last", "--yes")
+    assert named.status == 10, named.said
+
+
 def test_an_interrupt_before_the_command(guard: Guard) -> None:
     """Ctrl-C during the snapshot is 130; the log says so and the next run is not blocked."""
     for number in range(4000):
