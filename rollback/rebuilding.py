@@ -18,7 +18,7 @@ from rollback.model import Snapshot
 from rollback.references import count_references
 from rollback.snapshots import blobs_of, dump, load
 from rollback.store.blobs import BlobReader
-from rollback.store.catalog import BlobKind, Catalog
+from rollback.store.catalog import TAKEN, BlobKind, Catalog
 from rollback.store.packs import Record, salvage
 
 _KINDS = frozenset(kind.value for kind in BlobKind)
@@ -182,8 +182,10 @@ class _Rebuild:
                 with contextlib.suppress(ValueError, OSError):
                     size = os.lstat(os.path.join(base, fan, file)).st_size
                     blob = bytes.fromhex(file.decode())
+                    place = TAKEN if kind is BlobKind.INODE else 0
                     self.db.execute(
-                        "INSERT OR IGNORE INTO blob VALUES (?, ?, 0, 0, ?, 0)", (blob, kind, size)
+                        "INSERT OR IGNORE INTO blob VALUES (?, ?, 0, ?, ?, 0)",
+                        (blob, kind, place, size),
                     )
 
     def _documents(self) -> list[Snapshot]:

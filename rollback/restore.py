@@ -38,6 +38,7 @@ from rollback.reclaim import Reclaimer, lost_skips
 from rollback.snapshots import blobs_of
 from rollback.staging import folders_mounted_below, make_stage, refuse_link, remove_stages
 from rollback.store.catalog import BlobKind, translated
+from rollback.store.owned import aside_path
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
 from rollback.work import RECLAIM, DatabaseWork, Work, put_in
@@ -325,7 +326,7 @@ class Restorer:
 
     def _writer(self, number: int) -> LiveWriter:
         root = self.work.trees[number].target.root.path
-        aside = os.path.join(self.store.folder, b"aside", b"%08d" % self.operation.seq)
+        aside = aside_path(self.store.folder, self.operation.seq)
         return LiveWriter(root, self._stages[number], aside)
 
     def _remove_from(self, number: int, writers: dict[int, LiveWriter]) -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rollback.atomic import remove_path
 from rollback.errors import StoreCorrupt
 from rollback.failpoints import reach
 from rollback.history import displaced_by
@@ -24,6 +25,7 @@ from rollback.reports import PruneReport
 from rollback.snapshots import blobs_of, document_name, load
 from rollback.store.blobs import file_path
 from rollback.store.catalog import BlobKind
+from rollback.store.owned import ASIDE, aside_files, aside_path, asides
 from rollback.store.packs import HEAD
 from rollback.store.store import Store
 from rollback.trash import sweep
@@ -167,17 +169,35 @@ class _Sweeper:
         self.db = store.catalog.db
         self.freed = 0
         self._dead: dict[int, int] = {}
+        self._asides: set[int] = set()
+        self._owned = store.owned()
 
     def delete(self, snapshot: Snapshot) -> None:
         for state in snapshot.states:
             self._release(blobs_of(state))
         self.db.execute("DELETE FROM snapshot WHERE id = ?", (snapshot.id,))
         self._garbage(f"snapshots/{document_name(snapshot)}.json")
+        if snapshot.kind == "undo":
+            self._forget_aside(snapshot.seq)
 
     def remaining(self, before: int) -> int:
         return before - self.freed
 
+    def _forget_aside(self, seq: int) -> None:
+        """Remove what a restore put aside: it goes with the undo that it belongs to."""
+        self._asides.add(seq)
+        self.freed += sum(map(self._owned.drop, aside_files(self.store.folder, seq)))
+        self._garbage(os.fsdecode(aside_path(b"", seq)))
+
     def finish(self) -> None:
+        # Of an operation that nobody knows nobody can say whether its undo is gone.
+        undone = self.db.execute(
+            "SELECT seq FROM operation WHERE ended_at IS NOT NULL"
+            " AND seq NOT IN (SELECT seq FROM snapshot WHERE kind = 'undo')"
+        ).fetchall()
+        for seq in {row[0] for row in undone}.intersection(asides(self.store.folder)):
+            if seq not in self._asides:
+                self._forget_aside(seq)
         rows = self.db.execute("SELECT id FROM blob WHERE refs = 0").fetchall()
         for (blob,) in rows:
             self._drop(blob)
@@ -213,7 +233,10 @@ class _Sweeper:
         if place.kind in {BlobKind.LOOSE, BlobKind.INODE}:
             path = file_path(b"", place.kind, blob).decode()
             self._garbage(path)
-            self.freed += place.length if place.kind is BlobKind.LOOSE else 0
+            if place.kind is BlobKind.LOOSE:
+                self.freed += place.length
+            elif place.offset:
+                self.freed += self._owned.drop(os.path.join(self.store.folder, path.encode()))
         else:
             self._dead[place.pack] = self._dead.get(place.pack, 0) + place.length + HEAD.size
             self.freed += place.length
@@ -247,8 +270,12 @@ def remove_garbage(store: Store) -> None:
     for path in paths:
         reach("prune.unlink")
         if not _in_use(store, path):
+            whole = os.path.join(store.folder, path.encode())
+            if path.startswith(os.fsdecode(ASIDE)):
+                remove_path(whole)
+                continue
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(store.folder, path.encode()))
+                os.unlink(whole)
     with store.catalog.transaction():
         db.executemany("DELETE FROM garbage WHERE path = ?", ((path,) for path in paths))
 
@@ -257,6 +284,9 @@ def _in_use(store: Store, path: str) -> bool:
     folder, _, name = path.rpartition("/")
     if folder.startswith(("loose", "links")):
         return store.catalog.place(bytes.fromhex(name)) is not None
+    if folder == os.fsdecode(ASIDE):
+        wanted = "SELECT 1 FROM snapshot WHERE kind = 'undo' AND seq = ?"
+        return store.catalog.db.execute(wanted, (int(name),)).fetchone() is not None
     if folder == "packs":
         stem = name.removesuffix(".pack")
         row = store.catalog.db.execute("SELECT 1 FROM pack WHERE name = ?", (stem,)).fetchone()

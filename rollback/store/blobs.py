@@ -345,7 +345,9 @@ class BlobWriter:
         refs = self._refs
         self.db.executemany(
             "INSERT INTO blob (id, kind, pack, place, length, refs) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET refs = refs + excluded.refs",
+            " ON CONFLICT DO UPDATE SET refs = refs + excluded.refs,"
+            # What is linked from two sides is neither the project's alone nor the store's.
+            " place = CASE WHEN kind = 4 AND place != excluded.place THEN 2 ELSE place END",
             ((blob, *row, refs.pop(blob, 0)) for blob, row in sorted(self._rows.items())),
         )
         self._rows.clear()

@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS blob (
     length INTEGER NOT NULL, refs INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS unreferenced ON blob (id) WHERE refs = 0;
 CREATE INDEX IF NOT EXISTS loose ON blob (kind, length) WHERE kind = 2;
+CREATE INDEX IF NOT EXISTS taken ON blob (id) WHERE kind = 4 AND place > 0;
 CREATE TABLE IF NOT EXISTS pack (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, length INTEGER NOT NULL,
     dead INTEGER NOT NULL DEFAULT 0);
@@ -46,8 +47,9 @@ CREATE TABLE IF NOT EXISTS digest (id BLOB PRIMARY KEY, sha256 BLOB NOT NULL) WI
 CREATE TABLE IF NOT EXISTS garbage (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
-VERSION = 2
-"""Of the schema, as SQLite's ``user_version`` has it; the first one had no index of large blobs."""
+VERSION = 3
+"""Of the schema, as SQLite's ``user_version`` has it; the first one had no index of large blobs,
+the second none of what rollbacks took."""
 _OPERATION = "seq, id, kind, state, started_at, ended_at, data"
 _HINT = "guard verify --repair"
 
@@ -72,7 +74,7 @@ class BlobKind(enum.IntEnum):
 MOVED = 1
 """Offset of an INODE that a rollback moved here: only who had it open can still write to it."""
 TAKEN = 2
-"""Offset of an INODE that a rollback took from where its owner replaces, but never rewrites."""
+"""Offset of an INODE that a rollback took, and that may have other names in use."""
 
 
 class Place(NamedTuple):

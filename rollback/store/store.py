@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from rollback.model import Operation
 from rollback.store import placement
 from rollback.store.blobs import BlobReader, file_path
 from rollback.store.catalog import BlobKind, Catalog
+from rollback.store.owned import Owned, aside_files
 
 RESERVE = 32 << 20
 """Bytes that are set aside, at most, so that a rollback has room on a full disk."""
@@ -227,12 +229,18 @@ class Store:
         return fs.f_bavail * fs.f_frsize
 
     def used(self) -> int:
-        """Return the bytes of content in the store, as the catalog knows them."""
+        """Return the bytes of content that only the store has, what rollbacks took included."""
         packed = self.catalog.db.execute("SELECT coalesce(sum(length), 0) FROM pack").fetchone()[0]
         files = self.catalog.db.execute(
             "SELECT coalesce(sum(length), 0) FROM blob WHERE kind = 2"
         ).fetchone()[0]
-        return int(packed) + int(files)
+        return int(packed) + int(files) + self.owned().bytes
+
+    def owned(self) -> Owned:
+        """Return what rollbacks took or put aside, as far as nobody else has it."""
+        taken = self.catalog.db.execute("SELECT id FROM blob WHERE kind = 4 AND place > 0")
+        links = (file_path(self.folder, BlobKind.INODE, row[0]) for row in taken)
+        return Owned(itertools.chain(links, aside_files(self.folder)))
 
     def reserve(self) -> int:
         """Return how many bytes are to be set aside here: less where little is free."""

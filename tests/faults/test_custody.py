@@ -19,8 +19,9 @@ import pytest
 from driving import Project
 from faults.cases import prepare_once
 from manifest import assert_back, differences, manifest
+from rollback import restore
 from rollback.engine import Engine
-from rollback.errors import NoSpace
+from rollback.errors import NoSpace, RestoreIncomplete
 from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
 from rollback.reports import RestoreOutcome
@@ -304,3 +305,57 @@ def test_a_name_outside_that_is_written_to_later_changes_no_undo(tmp_path: Path)
     outside.write_text("written to later")
     project.undo()
     assert (project.root / "new").read_text() == "as it was"
+
+
+class Limited(Project):
+    """A project whose store has a quota."""
+
+    quota = 1 << 20
+
+    def engine(self, *, create: bool = True) -> Engine:
+        """Open an engine."""
+        environ = {"HOME": str(self.base), "PATH": str(self.base / "bin")}
+        chosen = EngineSettings(self.root, self.store, environ=environ, max_store_bytes=self.quota)
+        return Engine(chosen, create=create)
+
+
+def test_reading_again_keeps_nothing_past_the_quota(tmp_path: Path) -> None:
+    """What no snapshot could keep is not kept by a rollback either, and leaves room for others."""
+    project = Limited(tmp_path.resolve())
+    (project.root / "big").write_bytes(os.urandom(3 << 20))
+    (project.root / "file").write_text("before")
+    taken = project.snapshot().snapshot
+    (project.root / "file").write_text("after")
+    project.rollback(taken)
+    with project.engine() as engine:
+        assert engine.status().bytes < project.quota
+    (project.root / "small").write_text("of two bytes")
+    named = [skip.what for skip in project.snapshot().snapshot.skipped]
+    assert [what for what in named if what.startswith(str(project.root))] == [
+        str(project.root / "big")
+    ]
+
+
+def test_what_is_put_back_is_proven_where_nothing_more_may_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is full reads all again: a file that differs is no file that could not be read.
+
+    The file is changed behind the rollback's back, once it is in its place.
+    """
+    project = Limited(tmp_path.resolve())
+    (project.root / "file").write_text("before")
+    taken = project.snapshot().snapshot
+    (project.root / "file").write_text("spoilt")
+    project.quota = 0
+
+    def reached(name: str) -> None:
+        if name == "restore.verify":
+            (project.root / "file").write_text("behind")
+
+    monkeypatch.setattr(restore, "reach", reached)
+    with pytest.raises(RestoreIncomplete, match="file"):
+        project.rollback(taken)
+    monkeypatch.undo()
+    project.rollback(taken)
+    assert (project.root / "file").read_text() == "before"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from driving import Project
 from faults.states import STATES, project_in
 from manifest import assert_back, manifest
-from rollback import capture
+from rollback import atomic, capture
 from rollback.reports import SnapshotReport
 from rollback.store.codec import inode_id
 from rollback.walk import Walker
@@ -137,3 +138,86 @@ def test_nothing_goes_for_what_does_not_fit_anyway(tight: Project) -> None:
     report = tight.snapshot()
     assert _left_out(report) == ["large"]
     assert [snapshot.seq for snapshot in report.removed] == [1]
+
+
+def _weight(project: Project) -> int:
+    """Return what the files of content in the store take on the disk, those of nobody else's."""
+    found = [
+        p
+        for name in ("packs", "loose", "links", "aside")
+        for p in (project.store / name).rglob("*")
+    ]
+    infos = [path.stat() for path in found if path.is_file()]
+    return sum(info.st_size for info in infos if info.st_nlink == 1)
+
+
+def _used(project: Project) -> int:
+    with project.engine() as engine:
+        return engine.status().bytes
+
+
+def test_what_rollbacks_displaced_counts_and_goes_with_their_undos(tmp_path: Path) -> None:
+    """The quota sees it, the newest undo stays, and what is said to be freed is free."""
+    project = Project(tmp_path.resolve())
+    (project.root / "file").write_text("before")
+    taken = project.snapshot().snapshot
+    for number in range(3):
+        (project.root / "result").write_bytes(os.urandom(1 << 20))
+        (project.root / "file").write_text(f"run {number}")
+        spoilt = manifest(project.root)
+        project.rollback(taken)
+    used = _used(project)
+    assert used >= 3 << 20
+    assert abs(used - _weight(project)) < 10_000
+    with project.engine() as engine:
+        assert engine.prune(max_bytes=1, dry_run=True).freed_bytes >= 2 << 20
+        freed = engine.prune(max_bytes=1).freed_bytes
+    assert abs(used - freed - _weight(project)) < 10_000
+    assert _used(project) < 2 << 20
+    project.undo()
+    assert_back(spoilt, manifest(project.root))
+
+
+def test_what_an_undo_made_a_file_of_the_project_again_costs_nothing(tmp_path: Path) -> None:
+    """Linked from both sides it is the project's: objects that came back with an undo."""
+    with project_in(STATE) as project:
+        STATE.make(project)
+        taken = project.snapshot().snapshot
+        shutil.rmtree(project.root / ".git")
+        project.rollback(taken)
+        assert abs(_used(project) - _weight(project)) < 10_000
+        project.undo()
+        assert abs(_used(project) - _weight(project)) < 10_000
+        project.redo()
+        assert abs(_used(project) - _weight(project)) < 10_000
+
+
+def test_what_was_put_aside_counts_and_goes_with_its_undo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editor saves in the middle of a rollback; what no undo belongs to any more goes, too."""
+    project = Project(tmp_path.resolve())
+    (project.root / "file").write_text("before")
+    taken = project.snapshot().snapshot
+    todo = [partial((project.root / "file").write_bytes, b"x" * (1 << 20))]
+
+    def reached(name: str) -> None:
+        if name == "restore.replace" and todo:
+            todo.pop()()
+
+    monkeypatch.setattr(atomic, "reach", reached)
+    for asides in (1, 0):
+        (project.root / "file").write_text("the run's")
+        assert len(project.rollback(taken).kept_aside) == asides
+    orphan = project.store / "aside" / f"{taken.seq:08d}"
+    orphan.mkdir()
+    (orphan / "left").write_bytes(b"y" * 5000)
+    used = _used(project)
+    assert used >= (1 << 20) + 5000
+    with project.engine() as engine:
+        engine.prune(keep_last=1)
+    assert not orphan.exists()
+    with project.engine() as engine:
+        engine.prune(max_bytes=1)
+    assert list((project.store / "aside").iterdir()) == []
+    assert _used(project) < 1 << 20
