@@ -32,13 +32,10 @@ def projects_of(store: Path, *, documents: bool = False) -> Iterator[str]:
 
 
 def holds_past_of(store: Path, project: str | os.PathLike[str]) -> bool:
-    """Return whether a store has a snapshot of a project; one that cannot be read may have."""
-    if not (store / "STORE").exists() or not (store / "catalog.db").exists():
-        return any((store / "snapshots").glob("*.json"))
-    try:
-        return os.path.realpath(project) in projects_of(store)
-    except (RollbackError, OSError):
-        return True
+    """Return whether a store has a snapshot of a project (absolute path, links resolved)."""
+    with contextlib.suppress(RollbackError, OSError):
+        return os.fspath(project) in projects_of(store, documents=True)
+    return True
 
 
 def _documents(store: Path, *, documents: bool) -> Iterator[bytes | str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from rollback.holding import holds_past_of
 from rollback.store.placement import has_store
 from safeguards.errors import WrongUsage
 from safeguards.places import recall
@@ -45,26 +47,28 @@ def find_project(asked: str | None, environ: Mapping[str, str], store: str | Non
         store: What ``--store`` named, else None.
 
     Raises:
-        WrongUsage: The folder does not exist and has no store, or is a whole system or home.
+        WrongUsage: The folder does not exist and has no store, is a link now, or is a whole
+            system or home.
     """
     if asked is not None:
         project = Path(os.path.realpath(os.path.expanduser(asked)))
+        _refuse_new_link(Path(os.path.abspath(os.path.expanduser(asked))), environ, store)
         if not project.is_dir() and not _is_known(project, environ, store):
             what = "is not a folder" if project.exists() else "does not exist"
             raise WrongUsage(
                 f"the project {project} {what}", hint="correct it: guard --project DIR …"
             )
-        return _refuse_whole_homes(project, environ)
+        return _refuse_whole_homes(project, environ, store)
     here = current_folder(environ)
     for folder in (here, *here.parents):
         if _is_marked(folder) or has_store(folder, environ):
-            return _refuse_whole_homes(folder, environ)
+            return _refuse_whole_homes(folder, environ, store)
     if not here.is_dir() and not _is_known(here, environ, store):
         raise WrongUsage(
             f"the current folder {here} does not exist any more",
             hint="name the project: guard --project DIR …",
         )
-    return _refuse_whole_homes(here, environ)
+    return _refuse_whole_homes(here, environ, store)
 
 
 def configuration_file(project: Path) -> Path | None:
@@ -97,11 +101,35 @@ def _is_known(project: Path, environ: Mapping[str, str], store: str | None) -> b
     )
 
 
-def _refuse_whole_homes(project: Path, environ: Mapping[str, str]) -> Path:
-    """Refuse to take `/` or a home for a project unless it says that it is one."""
+def _has_past(project: Path, environ: Mapping[str, str], store: str | None) -> bool:
+    """Return whether guard has taken a snapshot of this very folder."""
+    named = (store, environ.get("GUARD_STORE"), recall(project, environ))
+    places = (Path(place).absolute() for place in named if place)
+    return has_store(project, environ) or any(holds_past_of(p, project) for p in places)
+
+
+def _refuse_new_link(typed: Path, environ: Mapping[str, str], store: str | None) -> None:
+    """Refuse a link that stands where a project was: behind it is not what guard knows.
+
+    Raises:
+        WrongUsage: It is one.
+    """
+    place = Path(os.path.realpath(typed.parent)) / typed.name
+    if place.is_symlink() and _has_past(place, environ, store):
+        words = f"guard --project {shlex.quote(str(place))} rollback --last"
+        raise WrongUsage(
+            f"{place} was a folder and is a link now; nothing was written",
+            hint=f"remove the link, then: {words}",
+        )
+
+
+def _refuse_whole_homes(project: Path, environ: Mapping[str, str], store: str | None) -> Path:
+    """Refuse to take `/` or a home for a project unless it says that it is one, or was one."""
     home = os.path.realpath(environ.get("HOME") or "/")
     inside = str(project) == "/" or home == str(project) or home.startswith(f"{project}{os.sep}")
-    if inside and configuration_file(project) is None:
+    if not inside or configuration_file(project) is not None:
+        return project
+    if not _has_past(project, environ, store):
         raise WrongUsage(
             f"{project} is not a project: guard would have to keep all that is in it",
             hint="change to the project's folder, or name it: guard --project DIR …",

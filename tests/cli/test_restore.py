@@ -152,6 +152,35 @@ def test_paths_start_where_the_user_stands(guard: Guard) -> None:
     assert not (guard.project / "params.yaml").exists()
 
 
+def test_a_project_that_became_a_link_is_named(guard: Guard, tmp_path: Path) -> None:
+    """Not what is behind the link, which may be a home; where it is no more, all is back."""
+    before = manifest(guard.project)
+    home = tmp_path / "home"
+    home.mkdir()
+    there = Guard(guard.project, env={"HOME": str(home)})
+    there("run", "--", "sh", "-c", f"cd /; rm -rf {guard.project}; ln -s {home} {guard.project}")
+    words = ("--project", guard.project, "rollback", "--last", "--yes")
+    result = there(*words, cwd=tmp_path)
+    assert result.status == 2, result.said
+    assert "is a link now" in result.err
+    assert list(home.iterdir()) == []
+    guard.project.unlink()
+    assert there(*words, cwd=tmp_path).status == 0
+    assert_back(before, manifest(guard.project))
+
+
+def test_a_project_around_the_home_that_lost_its_mark(guard: Guard) -> None:
+    """It was one when the snapshot was taken, so it is put back as one."""
+    (guard.project / "guard.toml").touch()
+    (guard.project / "home").mkdir()
+    before = manifest(guard.project)
+    there = Guard(guard.project, env={"HOME": str(guard.project / "home")})
+    assert there("run", "--", "sh", "-c", "rm guard.toml params.yaml; exit 1").status == 1
+    result = there("rollback", "--last", "--yes")
+    assert result.status == 0, result.said
+    assert_back(before, manifest(guard.project))
+
+
 def test_a_snapshot_of_another_project_is_refused(guard: Guard, tmp_path: Path) -> None:
     """One store for two projects: neither is rolled back to the other's state."""
     guard("run", "--", "rm", "params.yaml")
