@@ -52,8 +52,10 @@ SAFETY = 1.25
 _JITTER_S = 2.0
 """Of what a short rollback takes, this much may double: other work on the machine."""
 _FLOOR_S = 0.25
-OVERHEAD_S = 0.06
-"""What a rollback does besides: comparing, committing what it displaces, the log."""
+OVERHEAD_S = 0.03
+OVERHEAD_FILE_S = 25e-6
+"""What a rollback does besides: comparing, committing what it displaces, the log; and for each file
+that is gone, finding out that it is, and where its content lies."""
 
 
 @dataclass(slots=True)
@@ -143,7 +145,9 @@ class Drill:
         self.snapshot = snapshot
         self.mode = mode
         self.budget_s = budget_s
-        self.scratch = os.path.join(store.folder, b"work", b"drill-%d" % os.getpid())
+        # ext4 chooses the place of this folder by its name: not again where much was removed.
+        name = b"drill-%d-%s" % (os.getpid(), os.urandom(4).hex().encode())
+        self.scratch = os.path.join(store.folder, b"work", name)
         self._proven: dict[str, str] = {}
         self.room = ScratchRoom(store)
 
@@ -174,7 +178,8 @@ class Drill:
         return self._report(parts, elapsed_s, sync_s)
 
     def _report(self, parts: list[_Part], elapsed_s: float, sync_s: float) -> DrillReport:
-        estimate_s = sum(part.estimate_s for part in parts) + sync_s + OVERHEAD_S
+        overhead_s = OVERHEAD_S + OVERHEAD_FILE_S * sum(s.files for s in self.snapshot.states)
+        estimate_s = sum(part.estimate_s for part in parts) + sync_s + overhead_s
         bound_s = sum(part.bound_s for part in parts) + sync_s * SAFETY
         bound_s += min(estimate_s, _JITTER_S) * (2 - SAFETY) + _FLOOR_S
         failures = tuple(failure for part in parts for failure in part.failures)
