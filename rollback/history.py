@@ -192,9 +192,14 @@ class History:
         return [o for o in found if o.seq != operation.seq and self.is_mine(o)]
 
     def _displaced(self) -> tuple[list[str], list[str]]:
-        """Return what undo and redo would put back, newest last, by going through the log."""
+        """Return what undo and redo would put back, newest last, by going through the log.
+
+        An undo that could not put all back may be made again, once: what it named may have been
+        mended. The one after that goes further back, whatever became of it.
+        """
         undo: list[str] = []
         redo: list[str] = []
+        again = ""
         for operation in reversed(self.store.catalog.operations("WHERE state = 'done'")):
             if operation.kind not in _RESTORES or not self.is_mine(operation):
                 continue
@@ -202,9 +207,12 @@ class History:
                 continue
             displaced = displaced_by(operation)
             if operation.kind == "undo":
-                undo[-1:] = []
+                again = undo[-1] if undo and undo[-1] != again and _left_over(operation) else ""
+                if not again:
+                    undo[-1:] = []
                 redo += displaced
                 continue
+            again = ""
             if operation.kind == "redo":
                 redo[-1:] = []
             else:
@@ -260,6 +268,11 @@ def _number(reference: str) -> int | None:
 
 def _nothing(message: str) -> NothingToDo:
     return NothingToDo(message, hint="guard log lists what there is")
+
+
+def _left_over(operation: Operation) -> bool:
+    """Return whether a restore named something that it could not put back."""
+    return bool(operation.data.get("unrestorable"))
 
 
 def displaced_by(operation: Operation) -> list[str]:

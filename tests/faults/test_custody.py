@@ -19,9 +19,9 @@ import pytest
 from driving import Project
 from faults.cases import prepare_once
 from manifest import assert_back, differences, manifest
-from rollback import restore
+from rollback import obstacles, restore
 from rollback.engine import Engine
-from rollback.errors import NoSpace, RestoreIncomplete
+from rollback.errors import NoSpace, NothingToDo, RestoreIncomplete
 from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
 from rollback.reports import RestoreOutcome
@@ -359,3 +359,38 @@ def test_what_is_put_back_is_proven_where_nothing_more_may_be_kept(
     monkeypatch.undo()
     project.rollback(taken)
     assert (project.root / "file").read_text() == "before"
+
+
+def test_an_undo_that_left_something_out_can_be_made_again_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it named may have been mended by then; the one after that goes further back."""
+    project = Project(tmp_path.resolve())
+    (project.root / "file").write_text("before")
+    taken = project.snapshot().snapshot
+    states = []
+    for text in ("first", "second"):
+        (project.root / "file").write_text(text)
+        (project.root / "new").write_text(text)
+        states.append(manifest(project.root))
+        project.rollback(taken)
+
+    def lock(_parent: int, name: bytes) -> tuple[str, str] | None:
+        return ("it is locked", "unlock it") if name == b"file" else None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(obstacles, "_why_locked", lock)
+        assert [skip.what for skip in project.undo().skipped] == [str(project.root / "file")]
+    assert (project.root / "new").read_text() == "second"
+    assert project.undo().skipped == ()
+    assert_back(states[1], manifest(project.root))
+    with monkeypatch.context() as patch:
+        patch.setattr(obstacles, "_why_locked", lock)
+        for _ in range(2):
+            assert len(project.undo().skipped) == 1
+        with pytest.raises(NothingToDo):
+            project.undo()
+    for _ in range(4):
+        project.redo()
+    assert (project.root / "file").read_text() == "before"
+    assert not (project.root / "new").exists()
