@@ -154,12 +154,22 @@ class LiveWriter:
                     os.rename(name, place, src_dir_fd=parent)
                     self.set_aside.append((path, place))
 
-    def vanish(self) -> None:
-        """Remove the root's own folder where nothing is left in it."""
+    def vanish(self, *, give_way: bool = False) -> None:
+        """Remove the root's own folder where nothing is left in it.
+
+        Args:
+            give_way: Whether its place is needed: what is left is moved into the store then.
+        """
         reach("restore.remove_folder")
         self.folders.forget()
-        with contextlib.suppress(OSError):
+        try:
             os.rmdir(self.root)
+        except OSError:
+            if give_way:
+                place = self._place_aside()
+                with naming(self.root):
+                    os.rename(self.root, place)
+                self.set_aside.append((b"", place))
 
     def set_metadata(self, path: bytes, entry: Entry) -> None:
         """Give a file or folder the metadata of its entry."""

@@ -115,13 +115,16 @@ def capture_tree(
     """Capture one root.
 
     Args:
-        root: What to capture; an absent folder is captured as absent.
+        root: What to capture; an absent folder is captured as absent, and so is one that is
+            reached through a link: what that leads to is not the root's.
         reader: The store, which has the index of the live state; its catalog is inside a
             transaction where that is updated.
         resolver: What becomes of changed files.
         update_index: Whether the index shall describe what was found from now on.
     """
     allow_many_files()
+    if os.path.realpath(root.path) != root.path:
+        return _absent(root)
     try:
         fd = open_root(root.path)
     except (FileNotFoundError, NotADirectoryError):

@@ -26,7 +26,7 @@ from rollback.store.codec import decode_entry, encode_entry, record_name
 from rollback.store.store import Store
 from rollback.walk import bare, open_root
 
-_FIX = "move it away, or make it readable, then run this again"
+_FIX = "move it away, or make it readable"
 _MISSING = "the store does not have what is there now, so it stays"
 
 _TOLD = ("target_id", "target_seq", "paths", "categories")

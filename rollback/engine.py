@@ -355,7 +355,7 @@ class Engine(History):
                 self._remove_stages(dead)
             work = self._work(plan)
             for tree in work.trees:
-                if not tree.empty:
+                if not tree.empty and tree.live.captured.present:
                     tree.target.root.prepare()
             environ = self.settings.environ or None
             restorer = Restorer(self.store, operation, work, environ, resumed=bool(stopped))

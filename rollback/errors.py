@@ -112,6 +112,12 @@ class RestoreIncomplete(RollbackError):
     code: ClassVar[str] = "rollback_incomplete"
 
 
+class RestoreRefused(RollbackError):
+    """What stands where the project was is not to be written to; nothing was changed."""
+
+    code: ClassVar[str] = "rollback_refused"
+
+
 def damaged(blob: bytes, why: str) -> StoreCorrupt:
     """Return the error that names a damaged blob."""
     return StoreCorrupt(

@@ -40,9 +40,14 @@ def set_metadata(fd: int, entry: Entry, *, fresh: bool = True) -> list[str]:
                 os.setxattr(fd, key, value)
             except OSError:
                 notes.append(f"its attribute {os.fsdecode(key)} cannot be set")
-    if stat.S_IMODE(os.fstat(fd).st_mode) != entry.mode:
-        os.chmod(fd, entry.mode)
-    os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+    try:
+        if stat.S_IMODE(os.fstat(fd).st_mode) != entry.mode:
+            os.chmod(fd, entry.mode)
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+    except PermissionError:
+        if os.geteuid() in {0, info.st_uid}:
+            raise
+        notes.append("it is another user's: its mode and time cannot be set")
     return notes
 
 

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shlex
 import stat
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,7 +26,6 @@ from rollback.plan import TreePlan
 from rollback.staging import folders_mounted_below, is_one_file_system, mounts_below
 from rollback.walk import open_root
 
-AGAIN = "then: guard rollback --last"
 SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that are none of a path: once there is room again, the same step succeeds."""
 _GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS
@@ -56,13 +56,13 @@ def describe(error: OSError | RollbackError) -> tuple[str, str]:
         return str(error), error.hint
     why = f"it could not be put back: {error.strerror}"
     fixes = {
-        errno.EACCES: "run it as the owner, or as root",
-        errno.EPERM: "run it as the owner, or as root; lsattr shows whether it is locked",
+        errno.EACCES: "become its owner, or root",
+        errno.EPERM: "become its owner, or root (lsattr shows whether it is locked)",
         errno.EROFS: "mount the file system for writing",
         errno.EBUSY: "unmount what is mounted there",
     }
     fix = fixes.get(error.errno or 0, "move away what stands there")
-    return why, f"{fix}, {AGAIN}"
+    return why, fix
 
 
 def find_obstacles(
@@ -158,7 +158,7 @@ class _Search:
     def _find_mounts(self) -> None:
         moved = [path for path, _ in self.plan.removes] + list(self.plan.replaced)
         for path in self.mounted.intersection(moved):
-            self.plan.bar(path, "something is mounted on it", f"unmount it, {AGAIN}")
+            self.plan.bar(path, "something is mounted on it", "unmount it")
 
     def _find_shut(self, folders: FolderCache) -> None:
         """Bar what lies in folders that guard may not write to, and files that are locked."""
@@ -171,11 +171,11 @@ class _Search:
                 parent = folders.open(folder)
             except OSError:
                 continue  # it is made by this restore, or takes the place of what is there
-            why = _why_shut(parent)
+            shut = _why_shut(parent, self.plan.whole(folder))
             for path in inside[folder]:
-                reason = why or _why_locked(parent, split(path)[1])
-                if reason:
-                    self.plan.bar(path, *reason)
+                why = shut or _why_locked(parent, path, self.plan.whole(path))
+                if why:
+                    self.plan.bar(path, *why)
 
     def _find_left_over(self, folders: FolderCache) -> None:
         """Bar folders whose place is needed and whose rest cannot be moved into the store."""
@@ -189,7 +189,7 @@ class _Search:
             if left is not None:
                 shown = os.fsdecode(os.path.join(self.root, left))
                 why = f"it is a folder now with what snapshots leave out, {shown}"
-                self.plan.bar(path, why, f"move it away, {AGAIN}")
+                self.plan.bar(path, why, "move it away")
 
     def _can_move(self, path: bytes) -> bool:
         """Return whether a folder can be moved into the store."""
@@ -215,7 +215,7 @@ def _bar_above(plan: TreePlan, taken: Container[bytes]) -> None:
         while folder:
             if folder in taken:
                 why = "it is a folder now, and not all that is in it can be removed"
-                plan.bar(folder, why, f"move it away, {AGAIN}")
+                plan.bar(folder, why, "move it away")
             folder = split(folder)[0]
 
 
@@ -225,20 +225,20 @@ def needed_places(plan: TreePlan, databases: Iterable[bytes]) -> frozenset[bytes
     return frozenset(put | plan.lost.keys() | set(databases))
 
 
-def _why_shut(folder: int) -> tuple[str, str] | None:
-    """Return why nothing in an open folder can be changed; None where it can."""
+def _why_shut(folder: int, path: bytes) -> tuple[str, str] | None:
+    """Return why nothing in an open folder can be changed, and the mend; None where it can."""
     info = os.fstat(folder)
     if _is_locked(folder):
-        return "its folder is locked (chattr)", f"chattr -ia its folder, {AGAIN}"
-    if os.geteuid() in {0, info.st_uid} or os.access(
-        b"/proc/self/fd/%d" % folder, os.W_OK | os.X_OK
-    ):
+        return "its folder is locked", f"chattr -ia {_quoted(path)}"
+    here = b"/proc/self/fd/%d" % folder
+    if os.geteuid() in {0, info.st_uid} or os.access(here, os.W_OK | os.X_OK):
         return None
-    return "its folder is another user's", f"run it as root, {AGAIN}"
+    return "its folder is another user's", "become root"
 
 
-def _why_locked(parent: int, name: bytes) -> tuple[str, str] | None:
-    """Return why what is at a name cannot be changed; None where it can, or nothing is there."""
+def _why_locked(parent: int, path: bytes, whole: bytes) -> tuple[str, str] | None:
+    """Return why what is at a path cannot be changed; None where it can, or nothing is there."""
+    name = split(path)[1]
     try:
         info = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
@@ -247,10 +247,13 @@ def _why_locked(parent: int, name: bytes) -> tuple[str, str] | None:
     except OSError:
         return None
     try:
-        locked = _is_locked(fd)
+        return ("it is locked", f"chattr -ia {_quoted(whole)}") if _is_locked(fd) else None
     finally:
         os.close(fd)
-    return ("it is locked (chattr)", f"chattr -ia it, {AGAIN}") if locked else None
+
+
+def _quoted(path: bytes) -> str:
+    return shlex.quote(os.fsdecode(path))
 
 
 def _is_locked(fd: int) -> bool:

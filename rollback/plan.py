@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -79,6 +80,7 @@ class TreePlan:
         alike: Files whose content was not kept, and that look as they did.
         named: Paths that `unrestorable` names.
         vanish: Whether the root's folder itself shall be gone.
+        number: Sequence number of the snapshot, as a command names it.
         barred: Paths that something stands in the way of: nothing is done there and below.
     """
 
@@ -102,6 +104,7 @@ class TreePlan:
     alike: set[bytes] = field(default_factory=set)
     named: set[bytes] = field(default_factory=set)
     vanish: bool = False
+    number: int = 0
     barred: set[bytes] = field(default_factory=set)
 
     @property
@@ -121,12 +124,17 @@ class TreePlan:
             path = split(path)[0]
         return path in self.barred or b"" in self.barred
 
-    def bar(self, path: bytes, why: str, fix: str) -> None:
+    def bar(self, path: bytes, why: str, mend: str) -> None:
         """Name what stands in the way of a path; nothing is done there and below any more."""
         if not self.is_barred(path):
-            shown = os.path.join(self.target.root.path, path) if path else self.target.root.path
-            self.unrestorable.append(Skip(os.fsdecode(shown), why, fix))
+            shown = os.fsdecode(self.whole(path))
+            again = f"{mend}, then: guard rollback --to {self.number} {shlex.quote(shown)}"
+            self.unrestorable.append(Skip(shown, why, again))
         self.barred.add(path)
+
+    def whole(self, path: bytes) -> bytes:
+        """Return the absolute path of a path in the root."""
+        return os.path.join(self.target.root.path, path) if path else self.target.root.path
 
     def touch(self, paths: list[bytes]) -> None:
         """Restore the metadata of the folders of some paths, in which something comes or goes."""

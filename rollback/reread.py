@@ -102,9 +102,8 @@ def differences(
         without: Paths that were not rebuilt.
     """
     resolver = HashingResolver(folder, reader)
-    root = Root(
-        "rehearsal", f"reading {folder.hex()}", folder, Category.CODE, leave_out=frozenset()
-    )
+    place = os.path.realpath(folder)
+    root = Root("rehearsal", f"reading {folder.hex()}", place, Category.CODE, leave_out=frozenset())
     found = capture_tree(root, reader, resolver, update_index=False)
     for pair in Comparison(resolver.records, expand=True).compare(found.tree, tree):
         old, new = pair.old, pair.new

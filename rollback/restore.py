@@ -95,8 +95,7 @@ class Restorer:
             StoreCorrupt: Content that is needed is damaged; nothing was changed.
             RestoreIncomplete: It stopped half way; running it again resumes it.
         """
-        for plan in self.work.trees:
-            refuse_link(plan.target.root.path)
+        refuse_link(os.fsencode(self.work.snapshot.project))
         self._prove_catalog()
         self._check_space()
         try:
@@ -343,7 +342,16 @@ class Restorer:
                 give_way = path in taken
                 self._do(plan, path, partial(writer.remove_folder, path, give_way=give_way))
         if plan.vanish:
-            writer.vanish()
+            self._do(plan, b"", partial(writer.vanish, give_way=self._is_needed(plan)))
+
+    def _is_needed(self, plan: TreePlan) -> bool:
+        """Return whether something else is put where the folder of a root is."""
+        path = plan.target.root.path
+        return any(
+            os.path.join(other.target.root.path, place) == path
+            for other in self.work.trees
+            for place in needed_places(other, ())
+        )
 
     def _put_into(self, number: int, writers: dict[int, LiveWriter]) -> None:
         """Put into one root what shall be there."""

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from rollback.atomic import remove_path
-from rollback.errors import RollbackError
+from rollback.errors import RestoreRefused, RollbackError
 
 _OWN = b".guard"
 _STAGE = b"stage-"
@@ -28,15 +28,15 @@ def refuse_link(root: bytes) -> None:
         root: Absolute path of a root, links resolved when it was captured.
 
     Raises:
-        RollbackError: It is; nothing was written.
+        RestoreRefused: It is; nothing was written.
     """
     if os.path.realpath(root) != root:
-        raise RollbackError(
+        raise RestoreRefused(
             f"{os.fsdecode(root)} is now reached through a link; nothing was written",
             hint="remove the link, then run the same rollback again",
         )
     if os.path.lexists(root) and not os.path.isdir(root):
-        raise RollbackError(
+        raise RestoreRefused(
             f"{os.fsdecode(root)} was a folder and is a file now; nothing was written",
             hint="move the file away, then run the same rollback again",
         )

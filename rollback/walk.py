@@ -61,7 +61,7 @@ class Walked:
         totals: Category → number and bytes of files in unchanged folders.
         databases: Paths of SQLite files in unchanged folders.
         unkept: Paths in unchanged folders whose content is not kept, with the reason.
-        links: Inode → paths, of regular files with more than one name.
+        links: Device and inode → paths, of regular files with more than one name.
         skips: What could not be read.
         gone: Folders of the index that are no more.
         scanned: Number of entries looked at.
@@ -70,7 +70,7 @@ class Walked:
     totals: dict[str, list[int]] = field(default_factory=dict)
     databases: list[bytes] = field(default_factory=list)
     unkept: list[tuple[bytes, str]] = field(default_factory=list)
-    links: dict[int, list[bytes]] = field(default_factory=dict)
+    links: dict[tuple[int, int], list[bytes]] = field(default_factory=dict)
     skips: list[Skip] = field(default_factory=list)
     gone: list[bytes] = field(default_factory=list)
     scanned: int = 0
@@ -224,7 +224,7 @@ class Walker:
             return [], []
         joined = "\0".join([item.name for item in found]).encode(_CODING, "surrogateescape")
         names = joined.split(b"\0")
-        outside = self._outside(path, names)
+        outside = self._outside(fd, path, names)
         if outside:
             kept = [n for n, name in enumerate(names) if name not in outside]
             names, found = [names[n] for n in kept], [found[n] for n in kept]
@@ -236,12 +236,18 @@ class Walker:
         self.found.scanned += len(infos)
         for n, info in enumerate(infos):
             if info.st_nlink > 1 and stat.S_ISREG(info.st_mode):
-                self.found.links.setdefault(info.st_ino, []).append(join(path, listing[n][0]))
+                one = info.st_dev, info.st_ino
+                self.found.links.setdefault(one, []).append(join(path, listing[n][0]))
         return [name for name, _ in listing], infos
 
-    def _outside(self, path: bytes, names: list[bytes]) -> set[bytes]:
-        """Return the names in a folder that do not belong to the root."""
-        outside = self.root.leave_out.intersection(names) | self._nested.get(path, _NOTHING)
+    def _outside(self, fd: int, path: bytes, names: list[bytes]) -> set[bytes]:
+        """Return the names in a folder that do not belong to the root.
+
+        What stands where the folder of another root was, and is no folder, does belong to it.
+        """
+        nested = self._nested.get(path, _NOTHING).intersection(names)
+        outside = self.root.leave_out.intersection(names)
+        outside |= {name for name in nested if _is_folder(fd, name)}
         excluded = self.root.excluded
         if excluded is not None:
             outside |= {name for name in names if excluded(join(path, name))}
@@ -391,6 +397,13 @@ def _look_at(
             with contextlib.suppress(FileNotFoundError):
                 listing.append((name, item.stat(follow_symlinks=False)))
         return listing
+
+
+def _is_folder(fd: int, name: bytes) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+    except OSError:
+        return True
 
 
 def _first(item: tuple[bytes, os.stat_result]) -> bytes:

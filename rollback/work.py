@@ -15,6 +15,7 @@ from rollback.present import Present
 from rollback.reclaim import distribution_label, lost_skips
 from rollback.reports import RestorePlan, Selection
 from rollback.resources.base import Resource
+from rollback.rootfolders import settle_roots
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
 
@@ -80,10 +81,12 @@ def make_plan(
             for path in live.captured.databases
             if not _was_database(live, target.tree, path)
         }
-        trees.append(plan_tree(target, live, selection, undo=snapshot.kind == "undo"))
+        plan = plan_tree(target, live, selection, undo=snapshot.kind == "undo")
+        plan.number = snapshot.seq
+        trees.append(plan)
     databases, unchanged = _plan_databases(store, snapshot, selection, extra)
-    if snapshot.kind == "undo" or not (selection.paths or selection.categories):
-        _touch_around(trees)
+    whole = not (selection.paths or selection.categories)
+    settle_roots(trees, exact=whole or snapshot.kind == "undo")
     for plan in trees:
         find_obstacles(plan, put_in(plan, databases), store.folder, known)
     databases = [work for work in databases if not any(_bars(plan, work.path) for plan in trees)]
@@ -102,16 +105,6 @@ def make_plan(
         else:
             steps.append(Step("remove", work.resource.name, work.resource.name, "database"))
     return Work(snapshot, selection, trees, databases, unchanged, steps, unrestorable)
-
-
-def _touch_around(trees: Sequence[TreePlan]) -> None:
-    """Restore the time of each folder in which the folder of another root comes or goes."""
-    for plan in trees:
-        path = plan.target.root.path
-        around = [p for p in trees if path.startswith(p.target.root.path + b"/")]
-        if around and plan.live.captured.present != plan.target.present and not plan.empty:
-            outer = max(around, key=lambda p: len(p.target.root.path))
-            outer.touch([path[len(outer.target.root.path) + 1 :]])
 
 
 def put_in(plan: TreePlan, databases: Sequence[DatabaseWork]) -> set[bytes]:

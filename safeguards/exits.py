@@ -18,6 +18,7 @@ EXIT_STATUS: Mapping[str, int] = {
     "snapshot_failed": 122,
     "drill_failed": 122,
     "rollback_incomplete": 123,
+    "rollback_refused": 123,
     "git_failed": INTERNAL,
     "check_failed": 1,
     "check_declaration": 2,

@@ -38,6 +38,7 @@ _TROUBLES = {
     "store_damaged": Trouble.STORE_DAMAGED,
     "target_refused": Trouble.TARGET_REFUSED,
     "rollback_incomplete": Trouble.ROLLBACK_INCOMPLETE,
+    "rollback_refused": Trouble.ROLLBACK_INCOMPLETE,
     "interrupted": Trouble.INTERRUPTED,
 }
 

@@ -19,6 +19,7 @@ from rollback.errors import (
     NoSpace,
     NothingToDo,
     RestoreIncomplete,
+    RestoreRefused,
     RollbackError,
     StoreBusy,
     StoreCorrupt,
@@ -35,6 +36,7 @@ _STATUS = {
     StoreCorrupt: 12,
     NoSpace: 13,
     RestoreIncomplete: 123,
+    RestoreRefused: 123,
 }
 _SHOWN = 20
 

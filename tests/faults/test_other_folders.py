@@ -1,0 +1,240 @@
+"""Roots that are something else now, mounts, other users' folders, locked files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from driving import Project
+from manifest import assert_back, manifest
+from rollback.model import Category
+from rollback.reports import RestoreOutcome, Selection
+from small_disk import mounted
+
+_NOBODY = 65_534
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project with a repository."""
+    made = Project(tmp_path.resolve())
+    git = made.root / ".git"
+    for name in ("objects", "refs/heads"):
+        (git / name).mkdir(parents=True)
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    (git / "config").write_text("[core]\n\trepositoryformatversion = 0\n")
+    (made.root / "data/s").mkdir(parents=True)
+    (made.root / "data/s/x").write_text("x")
+    (made.root / "data/d").write_text("d")
+    (made.root / "a").write_text("a")
+    return made
+
+
+def _to_file(git: Path) -> None:
+    shutil.rmtree(git)
+    git.write_text("a file now")
+
+
+def _to_link(git: Path) -> None:
+    git.rename(git.parent.parent / "moved")
+    git.symlink_to("../moved")
+
+
+@pytest.mark.parametrize("turn", [_to_file, _to_link])
+def test_the_folder_of_a_root_that_is_something_else_now_comes_back(
+    project: Project, turn: Callable[[Path], None]
+) -> None:
+    """What took its place is kept like all that is displaced, and nothing is written through it."""
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    assert any(state.location == str(project.root / ".git") for state in taken.states)
+    turn(project.root / ".git")
+    (project.root / "a").write_text("changed")
+    spoilt = manifest(project.root)
+    moved = project.base / "moved"
+    theirs = manifest(moved) if moved.exists() else {}
+    assert project.rollback(taken).skipped == ()
+    assert_back(before, manifest(project.root))
+    project.undo()
+    assert_back(spoilt, manifest(project.root))
+    project.redo()
+    assert_back(before, manifest(project.root))
+    assert_back(theirs, manifest(moved) if moved.exists() else {})
+
+
+@pytest.mark.parametrize("turn", [_to_file, _to_link])
+def test_such_a_root_does_not_concern_other_parts(
+    project: Project, turn: Callable[[Path], None]
+) -> None:
+    """Another file is put back; the category of the root takes what stands there away."""
+    taken = project.snapshot().snapshot
+    turn(project.root / ".git")
+    (project.root / "a").write_text("changed")
+    spoilt = manifest(project.root)
+    assert project.rollback(taken, Selection((os.fsencode(project.root / "a"),))).skipped == ()
+    assert (project.root / "a").read_text() == "a"
+    project.undo()
+    assert_back(spoilt, manifest(project.root))
+    assert project.rollback(taken, Selection((), frozenset({Category.CODE}))).skipped == ()
+    assert (project.root / ".git/HEAD").is_file()
+    project.undo()
+    assert_back(spoilt, manifest(project.root))
+
+
+def test_what_is_mounted_in_the_project_is_put_back(tmp_path: Path) -> None:
+    """A rename leads from no file system into another: each has its own staging folder."""
+    project = Project(tmp_path.resolve())
+    with mounted(project.root / "data", 20) as data:
+        (data / "s").mkdir()
+        (data / "s/x").write_text("x")
+        (data / "d").write_text("d")
+        os.link(data / "d", data / "d2")
+        (project.root / "a").write_text("a")
+        before = manifest(project.root)
+        taken = project.snapshot().snapshot
+        shutil.rmtree(data / "s")
+        (data / "d").unlink()
+        (data / "d").write_text("changed")
+        (data / "new").write_text("new")
+        (project.root / "a").write_text("changed")
+        spoilt = manifest(project.root)
+        assert project.rollback(taken).skipped == ()
+        assert_back(before, manifest(project.root))
+        project.undo()
+        assert_back(spoilt, manifest(project.root))
+        assert not list(data.glob(".guard*"))
+
+
+def test_what_the_run_mounted_is_named(project: Project) -> None:
+    """It cannot be removed, which stops nothing else."""
+    taken = project.snapshot().snapshot
+    (project.root / "a").write_text("changed")
+    with mounted(project.root / "m", 1) as folder:
+        (folder / "theirs").write_text("theirs")
+        outcome = project.rollback(taken)
+        assert (project.root / "a").read_text() == "a"
+        assert [skip.what for skip in outcome.skipped] == [str(folder)]
+        assert (folder / "theirs").read_text() == "theirs"
+        project.snapshot()
+
+
+def test_a_mount_keeps_the_folder_that_it_lies_in(project: Project) -> None:
+    """A file that was where the folder is now stays away, is named, and nothing else."""
+    taken = project.snapshot().snapshot
+    (project.root / "a").unlink()
+    (project.root / "a").mkdir()
+    (project.root / "data/d").write_text("changed")
+    with mounted(project.root / "a/m", 1):
+        outcome = project.rollback(taken)
+        assert str(project.root / "a") in [skip.what for skip in outcome.skipped]
+        assert (project.root / "data/d").read_text() == "d"
+        project.snapshot()
+
+
+def test_a_locked_file_is_named(project: Project) -> None:
+    """With the command that unlocks it."""
+    taken = project.snapshot().snapshot
+    (project.root / "data/d").write_text("changed")
+    with _locked(project.root / "a"):
+        outcome = project.rollback(taken)
+        assert (project.root / "data/d").read_text() == "d"
+        (skip,) = outcome.skipped
+        assert skip.what == str(project.root / "a")
+        assert f"chattr -ia {project.root / 'a'}" in skip.fix
+        assert project.recover() == []
+    assert project.rollback(taken).skipped == ()
+    assert (project.root / "a").read_text() == "a"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.write_text("changed")
+    lock = ["chattr", "+i", str(path)]
+    if not shutil.which("chattr") or subprocess.run(lock, check=False, stderr=-3).returncode:
+        pytest.skip("files cannot be locked here")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", str(path)], check=True)
+
+
+def _give_away(project: Project) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    for place in (project.base, project.root, *project.root.rglob("*")):
+        os.chown(place, _NOBODY, _NOBODY, follow_symlinks=False)
+
+
+def _as_nobody(act: Callable[[], object]) -> None:
+    """Do something as a user without rights, in a child; its failure fails the test."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(_NOBODY)
+            os.setuid(_NOBODY)
+            act()
+            code = 0
+        except BaseException:  # noqa: BLE001 - told to whoever reads the test's output
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def _roll_back(project: Project) -> RestoreOutcome:
+    with project.engine() as engine:
+        snapshot = min(engine.snapshots(), key=lambda found: found.seq)
+    return project.rollback(snapshot)
+
+
+def test_the_folder_of_another_user_is_named(open_project: Project) -> None:
+    """What is in it stays; all else is put back, and guard goes on working."""
+    project = open_project
+    _as_nobody(project.snapshot)
+    (project.root / "out").mkdir()
+    (project.root / "out/r").write_text("theirs")
+    (project.root / "a").write_text("changed")
+
+    def roll_back() -> None:
+        named = [skip.what for skip in _roll_back(project).skipped]
+        assert named == [str(project.root / "out/r")]
+        project.snapshot()
+
+    _as_nobody(roll_back)
+    assert (project.root / "a").read_text() == "a"
+
+
+def test_a_folder_that_became_another_users_is_named(open_project: Project) -> None:
+    """Its owner and mode stay as they are; what is in it is put back where that can be done."""
+    project = open_project
+    _as_nobody(project.snapshot)
+    os.chown(project.root / "data", 0, 0)
+    (project.root / "data/s/x").write_text("changed")
+
+    def roll_back() -> None:
+        named = {skip.what for skip in _roll_back(project).skipped}
+        assert named == {str(project.root / "data")}
+        project.snapshot()
+
+    _as_nobody(roll_back)
+    assert (project.root / "data/s/x").read_text() == "x"
+
+
+@pytest.fixture
+def open_project(project: Project) -> Iterator[Project]:
+    """A project of a user without rights, who can reach it."""
+    with tempfile.TemporaryDirectory(prefix="guard-", dir="/var/tmp") as base:
+        theirs = Project(Path(base).resolve())
+        shutil.copytree(project.root, theirs.root, symlinks=True, dirs_exist_ok=True)
+        _give_away(theirs)
+        yield theirs
