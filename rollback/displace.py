@@ -182,7 +182,8 @@ class _Converter:
 
     def _entry(self, path: bytes, entry: Entry) -> Entry:
         if entry.kind is Kind.DIRECTORY:
-            return entry._replace(ref=self.convert(entry.ref, path))
+            mode = self.plan.live.opened.get(path, entry.mode)
+            return entry._replace(ref=self.convert(entry.ref, path), mode=mode)
         if entry.kind is not Kind.FILE or path not in self.plan.live.changed:
             return entry
         same = self.plan.same.get(path)

@@ -52,6 +52,7 @@ from rollback.reports import (
 )
 from rollback.rescue import write_rescue
 from rollback.restore import Restorer
+from rollback.shut import Modes, find_shut, open_folders, set_modes
 from rollback.soundness import Soundness, check_roots
 from rollback.staging import remove_stages
 from rollback.store import placement
@@ -328,6 +329,7 @@ class Engine(History):
     def _bury(self, operation: Operation) -> str:
         """End an operation that died before it changed anything in the project."""
         self._remove_stages(operation)
+        self._shut_again(operation)
         self._end(operation, "interrupted", {})
         name = f"{operation.kind} {operation.seq}"
         if operation.kind == "run" and operation.data.get("snapshot_id"):
@@ -353,7 +355,7 @@ class Engine(History):
             stopped = self._applying(operation)
             for dead in stopped:
                 self._remove_stages(dead)
-            work = self._work(plan)
+            work = self._open_shut(operation, self._work(plan))
             for tree in work.trees:
                 if not tree.empty and tree.live.captured.present:
                     tree.target.root.prepare()
@@ -366,6 +368,7 @@ class Engine(History):
             self.store.lock.release()
             raise
         except (RollbackError, OSError) as error:
+            self._shut_again(operation)
             with contextlib.suppress(RollbackError):
                 self.finish(operation, "failed", {"error": str(error)})
             with self._say(RollbackError, "the rollback could not be made, nothing was changed"):
@@ -405,6 +408,31 @@ class Engine(History):
             problems=sound.problems,
             unchecked=(*restorer.by_hand, *sound.skips),
         )
+
+    def _open_shut(self, operation: Operation, work: Work) -> Work:
+        """Open the folders that hide what a plan is about; their modes are in the log before."""
+        roots = [plan.target.root.path for plan in work.trees]
+        opened: Modes = dict(operation.data.get("opened", {}))
+        while found := {path: mode for path, mode in find_shut(work).items() if path not in opened}:
+            opened |= found
+            self.update(operation, {"opened": opened})
+            open_folders(found, roots)
+            work = make_plan(self.store, work.snapshot, work.selection, self._obstacles)
+        for plan in work.trees:
+            below = plan.target.root.path + b"/"
+            names = {os.fsencode(path): mode for path, mode in opened.items()}
+            plan.live.opened = {
+                path[len(below) :]: mode for path, mode in names.items() if path.startswith(below)
+            }
+        return work
+
+    def _shut_again(self, operation: Operation) -> None:
+        """Give folders that were opened for a restore their modes back: it changed nothing."""
+        opened = self.store.catalog.operation(operation.seq).data.get("opened")
+        if opened:
+            target = self.find_snapshot(str(operation.data["target_id"]))
+            roots = [os.fsencode(state.location) for state in filter(is_tree, target.states)]
+            set_modes(opened, roots)
 
     def _check(self, work: Work) -> Soundness:
         """Ask whether the repositories and environments that were touched work."""

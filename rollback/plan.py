@@ -23,11 +23,11 @@ _UNTOUCHED = (Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
 _STAYS = {
     Kind.WATCHED: (
         "what is there now is watched: it is not kept, so it stays",
-        "remove it yourself where it is not wanted, then run this again",
+        "remove it yourself where it is not wanted",
     ),
     Kind.UNPROTECTED: (
         "what is there now cannot be read, so it stays",
-        "give yourself read permission or move it away, then run this again",
+        "give yourself read permission or move it away",
     ),
 }
 """Why something that is there now is not touched, and the mend."""

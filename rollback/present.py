@@ -65,11 +65,15 @@ class Present:
     Args:
         root: What is looked at.
         reader: The store.
+
+    Attributes:
+        opened: Folders that were shut and were opened for this look → the mode that they had.
     """
 
     def __init__(self, root: Root, reader: BlobReader) -> None:
         self.root = root
         self.reader = reader
+        self.opened: dict[bytes, int] = {}
         self._resolver = NamingResolver(root)
         self.captured: Captured = capture_tree(root, reader, self._resolver, update_index=False)
         self._hashes: dict[bytes, bytes | None] = {}

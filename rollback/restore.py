@@ -35,6 +35,7 @@ from rollback.model import Entry, Kind, Operation, Skip, Snapshot, Step
 from rollback.obstacles import SYSTEM, Obstacle, describe, needed_places
 from rollback.plan import TreePlan, show_path
 from rollback.reclaim import Reclaimer, lost_skips
+from rollback.shut import looked_into
 from rollback.snapshots import blobs_of
 from rollback.staging import folders_mounted_below, make_stage, refuse_link, remove_stages
 from rollback.store.catalog import BlobKind, translated
@@ -127,9 +128,12 @@ class Restorer:
 
     def _verify(self) -> None:
         """Read everything again; what differs although it was put back once more is named."""
-        verifier = Verifier(self.store, self.operation, self.work, self.notes, self._vault)
+        noted = list(self.notes)
+        verifier = Verifier(self.store, self.operation, self.work, noted, self._vault)
         try:
-            verifier.run()
+            with looked_into(self.work) as shut:
+                verifier.noted.update(shut)
+                verifier.run()
         except RollbackError as error:
             if not self.resumed:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -14,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from driving import Project
+from faults.cases import prepare_once
 from manifest import assert_back, manifest
+from rollback import failpoints
+from rollback.errors import RollbackError
 from rollback.model import Category
 from rollback.reports import RestoreOutcome, Selection
 from small_disk import mounted
@@ -175,6 +179,7 @@ def _give_away(project: Project) -> None:
 
 def _as_nobody(act: Callable[[], object]) -> None:
     """Do something as a user without rights, in a child; its failure fails the test."""
+    prepare_once()
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -228,6 +233,86 @@ def test_a_folder_that_became_another_users_is_named(open_project: Project) -> N
 
     _as_nobody(roll_back)
     assert (project.root / "data/s/x").read_text() == "x"
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o400])
+def test_a_folder_that_was_shut_is_opened_and_comes_back(open_project: Project, mode: int) -> None:
+    """What is in it is put back, and an undo shuts it again as it was."""
+    project = open_project
+    before = manifest(project.root)
+
+    def spoil() -> None:
+        project.snapshot()
+        (project.root / "data/s/x").write_text("changed")
+        (project.root / "data/new/deep").mkdir(parents=True)
+        (project.root / "data/new/deep/f").write_text("new")
+        for name in ("data/new/deep", "data/new", "data/s", "data"):
+            (project.root / name).chmod(mode)
+
+    _as_nobody(spoil)
+    spoilt = manifest(project.root)
+
+    def back() -> None:
+        assert _roll_back(project).skipped == ()
+
+    _as_nobody(back)
+    assert_back(before, manifest(project.root))
+    _as_nobody(project.undo)
+    assert_back(spoilt, manifest(project.root))
+    _as_nobody(project.redo)
+    assert_back(before, manifest(project.root))
+
+
+@pytest.mark.parametrize("fault", ["stage.done:kill", "stage.done:eio"])
+def test_a_rollback_that_ends_before_it_changed_anything_shuts_them_again(
+    open_project: Project, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """The folder is as it was once the next command has looked."""
+    project = open_project
+
+    def spoil() -> None:
+        project.snapshot()
+        (project.root / "data/d").write_text("changed")
+        (project.root / "data").chmod(0)
+
+    _as_nobody(spoil)
+    spoilt = manifest(project.root)
+
+    def roll_back() -> None:
+        monkeypatch.setattr(failpoints, "_armed", failpoints._arm(fault))
+        with contextlib.suppress(RollbackError):
+            _roll_back(project)
+
+    with contextlib.suppress(AssertionError):
+        _as_nobody(roll_back)
+    _as_nobody(project.recover)
+    assert_back(spoilt, manifest(project.root))
+
+
+def test_a_project_that_forbids_writing_is_staged_beside_all_the_same(
+    open_project: Project,
+) -> None:
+    """A store on another file system stages in the project; its mode is what it was after."""
+    project = open_project
+    apart = Path("/dev/shm")
+    if not os.access(apart, os.W_OK) or os.stat(apart).st_dev == os.stat(project.base).st_dev:
+        pytest.skip("there is one file system only")
+    with tempfile.TemporaryDirectory(dir=apart) as folder:
+        os.chown(folder, _NOBODY, _NOBODY)
+        project.store = Path(folder) / "store"
+        project.root.chmod(0o555)
+        before = manifest(project.root)
+        _as_nobody(project.snapshot)
+
+        def spoil() -> None:
+            project.root.chmod(0o755)
+            (project.root / "a").unlink()
+            (project.root / "new").write_text("new")
+            project.root.chmod(0o555)
+            assert _roll_back(project).skipped == ()
+
+        _as_nobody(spoil)
+        assert_back(before, manifest(project.root))
 
 
 @pytest.fixture
