@@ -20,10 +20,9 @@ from rollback.model import Entry, Kind
 from rollback.walk import SIDE_SUFFIXES, bare, open_root, read_xattrs
 from rollback.writing import write_all
 
-DISPOSABLE = frozenset(
-    {b"__pycache__", b".pytest_cache", b".mypy_cache", b".ruff_cache", b".ipynb_checkpoints"}
-)
-"""Caches that may go with the folder that held them: their tools make them again."""
+DISPOSABLE = frozenset({b"__pycache__", b".pytest_cache", b".mypy_cache", b".ruff_cache"})
+"""Caches that may go with the folder that held them: their tools make them again. Not
+`.ipynb_checkpoints`, whose drafts nothing makes again."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -229,6 +229,22 @@ def test_labels_of_any_text(project: Project) -> None:
         assert engine.find_snapshot("last").id == taken.id
 
 
+def test_drafts_are_no_cache(project: Project) -> None:
+    """What no snapshot has and no tool makes again is not removed with the folder around it."""
+    taken = project.snapshot().snapshot
+    draft = project.root / "notebooks/.ipynb_checkpoints/n-checkpoint.ipynb"
+    cache = project.root / "notebooks/__pycache__/m.pyc"
+    for path in (draft, cache):
+        path.parent.mkdir(parents=True)
+        path.write_text("a draft")
+    (project.root / "notebooks/n.ipynb").write_text("a notebook")
+    project.rollback(taken)
+    assert not (project.root / "notebooks/n.ipynb").exists()
+    assert draft.read_text() == "a draft"
+    project.undo()
+    assert (project.root / "notebooks/n.ipynb").read_text() == "a notebook"
+
+
 def test_what_is_no_step_can_be_taken_back_too(project: Project) -> None:
     """The time of a folder is in no list of changes; a rollback to where one is, is not counted."""
     taken = project.snapshot().snapshot
