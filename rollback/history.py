@@ -131,6 +131,10 @@ class History:
         """
         return self._top(self._displaced()[1], "undo to take back")
 
+    def next_undo(self) -> list[str]:
+        """Return the id of the state that `undo` puts back, if there is one."""
+        return self._displaced()[0][-1:]
+
     def knows(self, snapshot: Snapshot, path: bytes) -> bool:
         """Return whether a path (absolute) is in a snapshot, or there now."""
         if os.path.lexists(path):
@@ -203,7 +207,7 @@ class History:
         for operation in reversed(self.store.catalog.operations("WHERE state = 'done'")):
             if operation.kind not in _RESTORES or not self.is_mine(operation):
                 continue
-            if self._displaced_nothing(operation):
+            if self._shows_nothing(operation) and (operation.data.get("idle") or undo or redo):
                 continue
             displaced = displaced_by(operation)
             if operation.kind == "undo":
@@ -220,12 +224,13 @@ class History:
             undo += displaced
         return undo, redo
 
-    def _displaced_nothing(self, operation: Operation) -> bool:
-        """Return whether a rollback found everything in place: there is nothing to take back.
+    def _shows_nothing(self, operation: Operation) -> bool:
+        """Return whether a rollback changed nothing that is told: times of folders at most.
 
-        One that finished another's work undoes what that one displaced, however little it did.
+        It never stands before what people saw happen and want to take back. One that finished
+        another's work undoes what that one displaced, however little it did.
         """
-        if operation.kind != "rollback" or not operation.data.get("idle"):
+        if operation.kind != "rollback" or operation.data.get("steps") != 0:
             return False
         undo = (str(operation.data["undo_id"]),)
         rows = self._query("SELECT seq FROM snapshot WHERE id = ?", undo)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from rollback.atomic import remove_path
 from rollback.errors import StoreCorrupt
 from rollback.failpoints import reach
-from rollback.history import displaced_by
+from rollback.history import History, displaced_by
 from rollback.lock import is_alive
 from rollback.model import Snapshot
 from rollback.repacking import repack
@@ -106,9 +106,9 @@ def _protected(store: Store, snapshots: list[Snapshot]) -> dict[str, str]:
         good = next((s for s in mine if s.kind != "undo" and s.id not in damaged), None)
         if good is not None:
             protected[good.id] = "the newest good snapshot"
-        newest = next((s for s in mine if s.kind == "undo"), None)
-        if newest is not None:
-            for snapshot in back.get(newest.id, [newest.id]):
+        newest = [s.id for s in mine if s.kind == "undo"][:1]
+        for undo in (*newest, *History(store, mine[0].project).next_undo()):
+            for snapshot in back.get(undo, [undo]):
                 protected[snapshot] = "what the newest rollback displaced"
     for operation in store.catalog.operations("WHERE state IN ('running', 'applying')"):
         alive = is_alive(operation.data.get("owner", {}))

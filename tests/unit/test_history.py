@@ -176,16 +176,39 @@ def test_a_pruned_state_is_said_to_be_pruned(project: Project) -> None:
     project.rollback(taken)
     (project.root / "notes").write_text("three")
     project.rollback(taken)
-    project.undo()
     project.snapshot()
     with project.engine() as engine:
         engine.prune(keep_last=0, keep_days=0)
+    project.undo()
+    with project.engine() as engine:
         with pytest.raises(NothingToDo, match="pruned"):
             engine.undo_target()
         with pytest.raises(NothingToDo, match="pruned"):
             engine.find_snapshot(str(taken.seq))
         with pytest.raises(NothingToDo, match="there is no snapshot 77"):
             engine.find_snapshot("77")
+
+
+def test_what_shows_nothing_stands_before_nothing(project: Project) -> None:
+    """A rollback that only set the time of a folder is not what the next undo is about."""
+    taken = project.snapshot().snapshot
+    built = manifest(project.root)
+    (project.root / "notes").write_text("mine")
+    spoilt = manifest(project.root)
+    project.rollback(taken)
+    os.utime(project.root / "models", ns=(5, 5))
+    assert project.rollback(taken).steps == ()
+    project.snapshot()
+    with project.engine() as engine:
+        engine.prune(keep_last=0, keep_days=0)
+    project.undo()
+    assert_back(spoilt, manifest(project.root))
+    os.utime(project.root / "models", ns=(5, 5))
+    with project.engine() as engine:
+        chosen = Selection(paths=(os.fsencode(project.root / "models"),))
+        assert engine.restore(engine.plan(taken, chosen)).steps == ()
+    project.redo()
+    assert_back(built, manifest(project.root))
 
 
 def test_each_project_has_a_past_of_its_own(project: Project, other: Project) -> None:
