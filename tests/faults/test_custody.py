@@ -375,8 +375,8 @@ def test_an_undo_that_left_something_out_can_be_made_again_once(
         states.append(manifest(project.root))
         project.rollback(taken)
 
-    def lock(_parent: int, name: bytes) -> tuple[str, str] | None:
-        return ("it is locked", "unlock it") if name == b"file" else None
+    def lock(_parent: int, path: bytes, _whole: bytes) -> tuple[str, str] | None:
+        return ("it is locked", "unlock it") if path == b"file" else None
 
     with monkeypatch.context() as patch:
         patch.setattr(obstacles, "_why_locked", lock)
