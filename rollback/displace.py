@@ -15,12 +15,13 @@ from dataclasses import replace
 from rollback.custody import Custody
 from rollback.failpoints import reach
 from rollback.folders import join, split
+from rollback.inventory import present_facts
 from rollback.model import Entry, Kind, Operation, Policy, ResourceState, Skip, Snapshot
 from rollback.obstacles import bar_above
 from rollback.plan import TreePlan, is_selected
 from rollback.reports import Selection
 from rollback.resources.base import Resource
-from rollback.snapshots import capture_resource, commit_snapshot, tree_state
+from rollback.snapshots import capture_resource, commit_snapshot, state_named, tree_state
 from rollback.store.blobs import BlobWriter
 from rollback.store.codec import decode_entry, encode_entry, record_name
 from rollback.store.store import Store
@@ -79,7 +80,14 @@ class Displacer:
         bar_above(plan, databases)
         tree = _Converter(plan, custody, self.writer).convert(live.tree, b"")
         links = [[p for p in group if p not in custody.gone] for group in live.captured.links]
-        captured = replace(live.captured, tree=tree, links=[g for g in links if len(g) > 1])
+        root = plan.target.root
+        facts = present_facts(state_named(self.target, root.resource, root.name))
+        captured = replace(
+            live.captured,
+            root=replace(root, facts=facts),
+            tree=tree,
+            links=[g for g in links if len(g) > 1],
+        )
         self.states.append(tree_state(captured))
 
     def keep_databases(self, resources: list[Resource], unchanged: list[ResourceState]) -> None:

@@ -197,6 +197,16 @@ def root_from(state: ResourceState) -> Root:
     return replace(root, name=state.name)
 
 
+def present_facts(state: ResourceState | None) -> dict[str, Any]:
+    """Return what is shown of a state's root, as it is now: an environment's distributions."""
+    facts = {} if state is None else dict(state.data.get("facts", {}))
+    if state is not None and "distributions" in facts:
+        from rollback.resources.python import installed  # noqa: PLC0415 - a plug
+
+        facts["distributions"] = installed(state.data["parameters"]["site_packages"])
+    return facts
+
+
 def target_from(state: ResourceState, reader: BlobReader) -> TreeTarget:
     """Return the target that a snapshot's state of a file tree describes.
 

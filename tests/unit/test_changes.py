@@ -148,6 +148,21 @@ def test_a_touched_database_has_other_attributes_only(project: Project) -> None:
     assert [(c.action, c.tables) for c in found.changes] == [("metadata", ())]
 
 
+def test_what_a_rollback_displaced_knows_its_packages(project: Project) -> None:
+    """An exchanged version is no removal, seen from the snapshot or from the undo."""
+    taken = project.snapshot().snapshot
+    site = project.root / ".venv/lib/python3.11/site-packages"
+    remove(site, "idna", "3.7")
+    install(site, "idna", "3.8")
+    project.rollback(taken)
+    with project.engine() as engine:
+        undo = engine.undo_target()
+        there, back = engine.diff(taken, undo), engine.diff(undo, None)
+    versions = [(d.action, d.name, d.old_version, d.new_version) for d in there.distributions]
+    assert versions == [("modified", "idna", "3.7", "3.8")]
+    assert [(d.old_version, d.new_version) for d in back.distributions] == [("3.8", "3.7")]
+
+
 def test_a_rollback_that_found_nothing_to_do_hides_no_earlier_one(project: Project) -> None:
     """`undo` after a second, needless rollback takes the first one back."""
     before = project.snapshot().snapshot
