@@ -20,6 +20,9 @@ def whole_path(typed: str, here: Path, roots: Iterable[Path]) -> str | None:
     whole = os.path.normpath(here / typed)
     # The folder may be a link (or lie behind one); what the path itself names is left as it is.
     parent = os.path.realpath(os.path.dirname(whole))
-    whole = os.path.join(parent, os.path.basename(whole))
-    inside = any(root in (Path(whole), *Path(whole).parents) for root in roots)
-    return whole if inside else None
+    resolved = os.path.join(parent, os.path.basename(whole))
+    # A link that leads away may stand where a folder of the project was: then it is that one.
+    for path in (resolved, whole):
+        if any(root in (Path(path), *Path(path).parents) for root in roots):
+            return path
+    return None

@@ -11,7 +11,7 @@ from rollback.categories import categorize
 from rollback.difference import Comparison, Pair, contents, find_entry, metadata_differs
 from rollback.folders import join, split
 from rollback.lost import Lost, expected_digest, is_lost, later_entry, stands_in
-from rollback.model import Category, Entry, Kind, Skip, Step
+from rollback.model import Category, Entry, Kind, Skip, Snapshot, Step
 from rollback.present import Present
 from rollback.recorded import RecordedFiles
 from rollback.reports import Selection
@@ -61,6 +61,7 @@ class TreePlan:
     Attributes:
         target: What shall be.
         live: What is.
+        number: Sequence number of the snapshot, as a command names it.
         removes: Files and folders to remove, contents before their folder.
         folders: Missing folders that are built whole and moved into place.
         makes: Missing folders that are created empty (a selection puts back a part only).
@@ -80,12 +81,12 @@ class TreePlan:
         alike: Files whose content was not kept, and that look as they did.
         named: Paths that `unrestorable` names.
         vanish: Whether the root's folder itself shall be gone.
-        number: Sequence number of the snapshot, as a command names it.
         barred: Paths that something stands in the way of: nothing is done there and below.
     """
 
     target: TreeTarget
     live: Present
+    number: int
     removes: list[tuple[bytes, Entry]] = field(default_factory=list)
     folders: list[tuple[bytes, Entry]] = field(default_factory=list)
     makes: list[tuple[bytes, Entry]] = field(default_factory=list)
@@ -104,7 +105,6 @@ class TreePlan:
     alike: set[bytes] = field(default_factory=set)
     named: set[bytes] = field(default_factory=set)
     vanish: bool = False
-    number: int = 0
     barred: set[bytes] = field(default_factory=set)
 
     @property
@@ -163,15 +163,15 @@ class _Planner:
     """Sorts differences into a `TreePlan`."""
 
     def __init__(
-        self, target: TreeTarget, live: Present, selection: Selection, *, undo: bool
+        self, target: TreeTarget, live: Present, selection: Selection, snapshot: Snapshot
     ) -> None:
         self.target = target
         self.live = live
-        self.plan = TreePlan(target, live)
+        self.plan = TreePlan(target, live, snapshot.seq)
         self.root = target.root
         self.partial = bool(selection.paths or selection.categories)
         self.selection = selection
-        self.undo = undo
+        self.undo = snapshot.kind == "undo"
         self.comparison = Comparison(live.records, expand=False)
 
     def run(self) -> TreePlan:
@@ -492,7 +492,7 @@ class _Planner:
 
 
 def plan_tree(
-    target: TreeTarget, live: Present, selection: Selection, *, undo: bool = False
+    target: TreeTarget, live: Present, selection: Selection, snapshot: Snapshot
 ) -> TreePlan:
     """Return what makes the live root equal its target; reads only.
 
@@ -500,10 +500,10 @@ def plan_tree(
         target: What shall be.
         live: What is.
         selection: Which part is put back.
-        undo: Whether the target is what a rollback displaced: then folders that came with the
-            part go with it, and those around it get their times back.
+        snapshot: It has the target. Of what a rollback displaced, folders that came with the part
+            go with it, and those around it get their times back.
     """
-    return _Planner(target, live, selection, undo=undo).run()
+    return _Planner(target, live, selection, snapshot).run()
 
 
 def is_selected(root: Root, path: bytes, selection: Selection) -> bool:

@@ -81,9 +81,7 @@ def make_plan(
             for path in live.captured.databases
             if not _was_database(live, target.tree, path)
         }
-        plan = plan_tree(target, live, selection, undo=snapshot.kind == "undo")
-        plan.number = snapshot.seq
-        trees.append(plan)
+        trees.append(plan_tree(target, live, selection, snapshot))
     databases, unchanged = _plan_databases(store, snapshot, selection, extra)
     whole = not (selection.paths or selection.categories)
     settle_roots(trees, exact=whole or snapshot.kind == "undo")

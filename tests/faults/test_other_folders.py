@@ -152,7 +152,8 @@ def test_a_locked_file_is_named(project: Project) -> None:
         assert (project.root / "data/d").read_text() == "d"
         (skip,) = outcome.skipped
         assert skip.what == str(project.root / "a")
-        assert f"chattr -ia {project.root / 'a'}" in skip.fix
+        again = f"guard rollback --to {taken.seq} {project.root / 'a'}"
+        assert skip.fix == f"chattr -ia {project.root / 'a'}, then: {again}"
         assert project.recover() == []
     assert project.rollback(taken).skipped == ()
     assert (project.root / "a").read_text() == "a"
