@@ -51,6 +51,7 @@ class TreeBuilder:
         self.linking = linking
         self.prove = prove
         self.shared: set[bytes] = set()
+        self._moved: dict[bytes, bytes] = {}
         self.built = Built()
         self._jobs: list[FileJob] = []
         self._folders: list[tuple[bytes, Entry]] = []
@@ -87,7 +88,11 @@ class TreeBuilder:
         if entry.kind is Kind.FILE:
             place = self.reader.place(entry.ref)
             linkable = place.kind is BlobKind.INODE and self.linking.may(path)
-            if place.kind is BlobKind.LOOSE and self.linking.share_large:
+            if place.moved and self.linking.share_large:
+                # It was one file with all its names, and no other may become one with it.
+                first = self._moved.setdefault(entry.ref, path)
+                linkable = linkable or path == first or self.linking.one_file(path, first)
+            elif place.kind is BlobKind.LOOSE and self.linking.share_large:
                 # A second link would make two files one: only the first may share.
                 linkable = entry.ref not in self.shared
                 self.shared.add(entry.ref)

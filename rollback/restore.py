@@ -37,7 +37,13 @@ from rollback.plan import TreePlan, show_path
 from rollback.reclaim import Reclaimer, lost_skips
 from rollback.shut import looked_into
 from rollback.snapshots import blobs_of
-from rollback.staging import folders_mounted_below, make_stage, refuse_link, remove_stages
+from rollback.staging import (
+    folders_mounted_below,
+    is_one_file_system,
+    make_stage,
+    refuse_link,
+    remove_stages,
+)
 from rollback.store.catalog import BlobKind, translated
 from rollback.store.owned import aside_path
 from rollback.store.store import Store
@@ -144,16 +150,17 @@ class Restorer:
     def _check_space(self) -> None:
         """Hold what staging needs against what the disk has, before anything is written.
 
-        Where copies do not fit, large blobs are put in place themselves.
+        Where copies do not fit, large blobs are put in place themselves, and so is what a
+        rollback moved into the store.
         """
-        place = self.store.reader.place
         small = large = 0
         for plan in self.work.trees:
+            here = is_one_file_system(plan.target.root.path, self.store.folder)
             for entry in plan.contents_needed():
-                kind = place(entry.ref).kind
-                if kind is BlobKind.LOOSE:
+                place = self.store.reader.place(entry.ref)
+                if place.kind is BlobKind.LOOSE or (place.moved and here):
                     large += entry.size
-                elif kind is not BlobKind.INODE or self.work.snapshot.kind == "undo":
+                elif place.kind is not BlobKind.INODE or self.work.snapshot.kind == "undo":
                     small += entry.size
         small += sum(w.state.bytes for w in self.work.databases if w.state is not None)
         self.store.release_reserve(small + large)
@@ -209,9 +216,14 @@ class Restorer:
             path = path_of(staged)
             return path not in plan.lost and path not in plan.later
 
+        group_of = {path: n for n, group in enumerate(plan.target.links) for path in group}
+
+        def one_file(one: bytes, other: bytes) -> bool:
+            return group_of.get(path_of(one), -1) == group_of.get(path_of(other), -2)
+
         undo = self.work.snapshot.kind == "undo"
         linking = Linking.of(plan.target.root, undo=undo, path_of=path_of)
-        linking = replace(linking, share_large=self._share)
+        linking = replace(linking, share_large=self._share, one_file=one_file)
         with TreeBuilder(self.store.reader, stage, linking) as builder:
             for name, _, entry in items:
                 if name.startswith(b"f"):

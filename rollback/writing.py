@@ -54,6 +54,10 @@ class Built:
         self.notes += other.notes
 
 
+def _are_two(_one: bytes, _other: bytes) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Linking:
     """What is known of files that the store holds by a link; paths are those of the build.
@@ -61,12 +65,15 @@ class Linking:
     Attributes:
         may: Whether the file at a path may share its inode with the store.
         intact: Whether a linked file whose signature changed still holds what its owner wrote.
-        share_large: Whether large blobs are linked instead of copied, for want of space.
+        share_large: Whether large blobs, and what a rollback moved, are linked instead of copied,
+            for want of space.
+        one_file: Whether two paths are to be names of one file.
     """
 
     may: Callable[[bytes], bool]
     intact: Callable[[bytes, BufferedReader], bool | None]
     share_large: bool = False
+    one_file: Callable[[bytes, bytes], bool] = _are_two
 
     @classmethod
     def of(cls, root: Root, *, undo: bool, path_of: Callable[[bytes], bytes] | None) -> Linking:
@@ -162,7 +169,8 @@ def _link_blob(store: bytes, folders: FolderCache, job: FileJob, linking: Linkin
         raise
     info = os.stat(name, dir_fd=parent, follow_symlinks=False)
     # A time that git has freshened since is the link's, too: it cannot have both.
-    if inode_id(info) != blob or info.st_mtime_ns != job.entry.mtime_ns:
+    held = inode_id(info) == blob or job.place.moved
+    if not held or (info.st_size, info.st_mtime_ns) != (job.entry.size, job.entry.mtime_ns):
         os.unlink(name, dir_fd=parent)
         _copy_inode(store, parent, job, linking)
         return

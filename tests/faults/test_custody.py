@@ -279,17 +279,46 @@ def test_what_the_store_has_already_needs_no_room(
 def test_names_of_one_file_that_all_go_need_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are linked, and the undo makes them one file again."""
+    """They are linked, and the undo puts the same file back; a third one stays apart."""
     project = Project(tmp_path.resolve())
     (project.root / "file").write_text("before")
     taken = project.snapshot().snapshot
     (project.root / "last").write_bytes(os.urandom(2 << 20))
     (project.root / "best").hardlink_to(project.root / "last")
     spoilt = manifest(project.root)
+    inode = (project.root / "best").stat().st_ino
     monkeypatch.setattr(Store, "free", lambda _: 1 << 20)
     project.rollback(taken)
-    monkeypatch.undo()
+    assert project.undo().skipped == ()
+    assert_back(spoilt, manifest(project.root))
+    assert (project.root / "best").stat().st_ino == inode
+    project.redo()
+    assert project.undo().skipped == ()
+    assert_back(spoilt, manifest(project.root))
+
+
+def test_files_that_only_look_the_same_stay_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was moved is put back itself for want of room, but under no name that it never had."""
+    project = Project(tmp_path.resolve())
+    (project.root / "file").write_text("before")
+    taken = project.snapshot().snapshot
+    (project.root / "one").write_bytes(os.urandom(1 << 10))
+    (project.root / "other").hardlink_to(project.root / "one")
+    project.rollback(taken)
+    with project.engine() as engine:
+        moved = engine.undo_target()
     project.undo()
+    shutil.copy2(project.root / "one", project.root / "copy")
+    (project.root / "copy").rename(project.root / "other")
+    spoilt = manifest(project.root)
+    project.rollback(moved)  # they become one file again, which the next undo parts
+    for name in ("one", "other"):
+        (project.root / name).unlink()
+    monkeypatch.setattr(Store, "free", lambda _: 1 << 10)
+    project.undo()
+    assert not (project.root / "one").samefile(project.root / "other")
     assert_back(spoilt, manifest(project.root))
 
 
