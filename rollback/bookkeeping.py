@@ -21,9 +21,10 @@ from rollback.repacking import repack
 from rollback.rescue import rescue_is_whole, write_rescue
 from rollback.retention import remove_garbage
 from rollback.snapshots import document_name, dump, load
-from rollback.store.catalog import storable
+from rollback.store.catalog import BlobKind, storable
 from rollback.store.codec import EMPTY_TREE
 from rollback.store.packs import HEAD, MAGIC
+from rollback.store.pages import DELTA_ENTRY, ID
 from rollback.store.store import Store
 
 _IN_PACKS = "kind NOT IN (2, 4)"
@@ -175,12 +176,44 @@ def _right_head(fd: int, at: int, end: int, known: dict[int, tuple[int, int, byt
 
 def _repacking(store: Store, number: int) -> Callable[[], bool]:
     def move() -> bool:
+        _settle_kinds(store, number)
         repack(store, (number,))
         remove_garbage(store)
         left = store.catalog.db.execute("SELECT 1 FROM pack WHERE id = ?", (number,))
         return left.fetchone() is None
 
     return move
+
+
+def _settle_kinds(store: Store, number: int) -> None:
+    """Let each row have the kind that its content tells, where its head has another."""
+    db = store.catalog.db
+    rows = db.execute(
+        f"SELECT id, kind, place, length FROM blob WHERE pack = ? AND {_IN_PACKS}",  # noqa: S608
+        (number,),
+    ).fetchall()
+    fd = store.reader.pack(number)
+    found: list[tuple[int, bytes]] = []
+    for blob, kind, place, length in rows:
+        told, size, name = HEAD.unpack(os.pread(fd, HEAD.size, place - HEAD.size))
+        if (size, name) == (length, blob) and told != kind:
+            found.append((_kind_of(os.pread(fd, length, place), kind, told), blob))
+    with store.catalog.transaction():
+        db.executemany("UPDATE blob SET kind = ? WHERE id = ?", found)
+
+
+def _kind_of(content: bytes, row: int, head: int) -> int:
+    """Return the kind that a blob's content tells; the row's, where it tells nothing."""
+    begins = {b"GT1\n": BlobKind.TREE, b"GR1\n": BlobKind.PAGED}.get(content[:4])
+    if begins is not None:
+        return begins.value
+    forms = {
+        BlobKind.PACKED: True,
+        BlobKind.SEGMENT: len(content) % ID == 0,
+        BlobKind.DELTA: (len(content) - ID) % DELTA_ENTRY == 0,
+    }
+    fitting = {kind.value for kind, fits in forms.items() if fits}
+    return next((kind for kind in (row, head) if kind in fitting), row)
 
 
 def rescue_faults(store: Store) -> Iterator[Fault]:

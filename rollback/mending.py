@@ -25,7 +25,7 @@ from rollback.model import ResourceState
 from rollback.store.blobs import BlobReader, BlobWriter, file_path
 from rollback.store.catalog import BlobKind, Place
 from rollback.store.codec import join_tree, tree_id
-from rollback.store.packs import PackWriter
+from rollback.store.packs import PackWriter, heads
 from rollback.store.pages import CHUNK, PAGE
 from rollback.store.store import Store
 
@@ -73,6 +73,7 @@ class Mender:
 
     def mend(self) -> None:
         """Mend what can be; each mended blob is durable and committed before the next."""
+        self._find_places()
         waiting = [bad for bad in self.bad.values() if not bad.repaired]
         for bad in waiting:
             with contextlib.suppress(OSError):
@@ -85,6 +86,22 @@ class Mender:
                 with contextlib.suppress(OSError, RollbackError):
                     self._mend_packed(bad, self._flipped(bad))
         self._mend_trees()
+
+    def _find_places(self) -> None:
+        """Find what the catalog names a wrong place of: heads in the packs name the right one."""
+        wanted = {b.blob: b for b in self.bad.values() if not b.repaired and b.kind not in _FILES}
+        if not wanted:
+            return
+        for number, name in self.store.catalog.db.execute("SELECT id, name FROM pack").fetchall():
+            path = os.path.join(self.store.folder, b"packs", name.encode() + b".pack")
+            with contextlib.suppress(OSError), open(path, "rb") as pack:
+                for kind, blob, offset, length in heads(pack.fileno()):
+                    content = os.pread(pack.fileno(), length, offset) if blob in wanted else b""
+                    if blob in wanted and hashlib.sha256(content).digest() == blob:
+                        place = Place(BlobKind(kind), number, offset, length)
+                        with self.store.catalog.transaction() as db:
+                            _move(db, blob, place)
+                        wanted.pop(blob).repaired = True
 
     def _mend_packed(self, bad: Bad, candidates: Iterator[bytes]) -> None:
         for content in candidates:

@@ -27,6 +27,7 @@ from rollback.inventory import is_tree, root_from
 from rollback.mending import Bad, Mender
 from rollback.model import Entry, Kind, ResourceState, Snapshot
 from rollback.reports import Damage, VerifyReport
+from rollback.resources.git.attest import git_intact
 from rollback.snapshots import blobs_of, load
 from rollback.store.blobs import file_path, open_blob
 from rollback.store.catalog import BlobKind, Place
@@ -52,8 +53,6 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
     if repair:
         store.lock.acquire()
     try:
-        if repair:
-            store.clean(0)  # what a repair that died had mended without saying so
         store.catalog.prove()
         damage = list(_settle(snapshot_faults(store), repair=repair))
         snapshots = _snapshots(store)
@@ -76,6 +75,8 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
         damage += _settle(rescue_faults(store), repair=repair)
         if store.lock.held or not damage:
             _remember(store, damage)
+        if repair and all(d.repaired for d in damage):
+            store.clean(0)  # what a repair that died had mended without saying so
         elapsed_s = time.monotonic() - started
         return VerifyReport(blobs, size, len(snapshots), tuple(damage), elapsed_s)
     finally:
@@ -165,11 +166,17 @@ def _prove(store: Store, blob: bytes, place: Place) -> bytes | None:
 
 def _attribute(store: Store, bad: dict[bytes, Bad], snapshots: list[Snapshot]) -> None:
     """Note which snapshots and paths need each damaged blob, and what the catalog lacks."""
+    asked: set[bytes] = set()
     for snapshot in snapshots:
         for state in snapshot.states:
             for blob, path in _needs(store, bad, state):
-                if blob not in bad and store.catalog.place(blob) is None:
+                place = None if blob in bad else store.catalog.place(blob)
+                if blob not in bad and place is None:
                     bad[blob] = Bad(blob, BlobKind.TREE, "it is not in the catalog")
+                if place is not None and place.kind is BlobKind.INODE and blob not in asked:
+                    asked.add(blob)
+                    if _git_denies(store, blob, path):
+                        bad[blob] = Bad(blob, place.kind, "its content is not what git wrote")
                 if blob in bad and _only_touched(store, bad[blob], state, path):
                     del bad[blob]
                 if blob in bad:
@@ -177,6 +184,17 @@ def _attribute(store: Store, bad: dict[bytes, Bad], snapshots: list[Snapshot]) -
                     bad[blob].paths[path] = None
                     if state not in bad[blob].states:
                         bad[blob].states.append(state)
+
+
+def _git_denies(store: Store, blob: bytes, path: str) -> bool:
+    """Return whether a linked file is not what its name in a repository says: it is its hash."""
+    if "objects/" not in path:
+        return False
+    try:
+        with open(file_path(store.folder, BlobKind.INODE, blob), "rb") as file:
+            return git_intact(os.fsencode(path), file) is False
+    except OSError:
+        return False
 
 
 def _only_touched(store: Store, bad: Bad, state: ResourceState, path: str) -> bool:

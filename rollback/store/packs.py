@@ -88,6 +88,18 @@ class PackWriter:
         self._parts, self._waiting = [], 0
 
 
+def heads(fd: int) -> Iterator[tuple[int, bytes, int, int]]:
+    """Yield kind, id, offset and length of each blob of an open pack, as far as heads lead."""
+    end = os.fstat(fd).st_size
+    at = len(MAGIC)
+    while at + HEAD.size <= end:
+        kind, length, blob = HEAD.unpack(os.pread(fd, HEAD.size, at))
+        at += HEAD.size + length
+        if at > end:
+            return
+        yield kind, blob, at - length, length
+
+
 class Record(NamedTuple):
     """One blob of a pack as its head has it, and the SHA-256 of what follows the head."""
 

@@ -29,6 +29,8 @@ a sixteenth to the pages, and what a delta's base keeps alive in vain is at most
 _RECIPE = struct.Struct("<4sQ")
 _RECIPE_MAGIC = b"GR1\n"
 _CHANGE = struct.Struct("<H32s")
+ID, DELTA_ENTRY = 32, _CHANGE.size
+"""Bytes of a page's id in a segment, and of a change in a delta, which begins with an id."""
 
 
 class PageReader:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from driving import Project
+from gitrepo import repository
 from manifest import assert_back, manifest
 from rollback.errors import CatalogCorrupt
 from rollback.reports import Selection
@@ -367,3 +368,60 @@ def test_records_of_a_snapshot_mend_each_other(project: Project) -> None:
     report, _ = project.repair()
     assert not report.ok
     assert report.damage[0].snapshots == (taken.id,)
+
+
+@pytest.mark.parametrize("wrong", ["place = place + 1", "length = length + 8", "kind = 3"])
+def test_a_row_that_names_a_wrong_place_is_set_right(project: Project, wrong: str) -> None:
+    """By the heads: the content itself is whole, and nothing on disk has to equal it."""
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    _wipe(project)
+    with project.engine() as engine:
+        engine.store.catalog.db.execute(f"UPDATE blob SET {wrong} WHERE kind = 1")
+    assert _damage(project)
+    report, _ = project.repair()
+    assert report.ok, report.damage
+    assert _damage(project) == []
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+@pytest.mark.parametrize(("kind", "other"), [(5, 1), (5, 7), (1, 5), (1, 3)])
+def test_a_row_of_a_wrong_kind_is_set_right(project: Project, kind: int, other: int) -> None:
+    """A tree that is taken for a file refers to nothing, and the next prune would empty it."""
+    taken = project.snapshot().snapshot
+    before = manifest(project.root)
+    with project.engine() as engine:
+        kinds = engine.store.catalog.db.execute("SELECT id, kind FROM blob ORDER BY id").fetchall()
+        engine.store.catalog.db.execute(
+            "UPDATE blob SET kind = ? WHERE id = (SELECT id FROM blob WHERE kind = ? LIMIT 1)",
+            (other, kind),
+        )
+    assert _damage(project)
+    assert project.repair()[0].ok
+    with project.engine() as engine:
+        now = engine.store.catalog.db.execute("SELECT id, kind FROM blob ORDER BY id").fetchall()
+    assert now == kinds
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+def test_a_flipped_bit_in_what_git_wrote_is_found(tmp_path: Path) -> None:
+    """A link has no hash of its own; size and time say nothing of it, its name does."""
+    made = Project(tmp_path.resolve())
+    repository(made.root)
+    made.snapshot()
+    assert _damage(made) == []
+    path = next((made.root / ".git/objects").glob("??/*"))
+    info = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(info.st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(info.st_size // 2)
+        file.write(bytes([byte ^ 1]))
+    path.chmod(0o444)
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    (damage,) = _damage(made)
+    assert "git" in damage
