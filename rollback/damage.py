@@ -53,6 +53,11 @@ def explain(
     )
 
 
+def damaged_paths(plan: TreePlan, reader: BlobReader) -> list[bytes]:
+    """Return the paths whose content a plan needs and the store does not give back."""
+    return [path for _, path, entry in _needed(plan) if not _is_whole(plan, path, entry, reader)]
+
+
 def _needed(plan: TreePlan) -> Iterator[tuple[bytes, bytes, Entry]]:
     """Yield each file whose content is needed, with the step that it belongs to."""
     for path, entry in plan.places:

@@ -83,7 +83,7 @@ def find_obstacles(
     if not plan.empty and plan.live.captured.present:
         _Search(plan, frozenset(databases), store).run()
     if plan.barred:
-        _leave_out(plan)
+        leave_out(plan)
 
 
 def _concerns(plan: TreePlan, path: bytes) -> bool:
@@ -106,7 +106,7 @@ def _is_below(path: bytes, top: bytes) -> bool:
     return not top or (path + b"/").startswith(top + b"/")
 
 
-def _leave_out(plan: TreePlan) -> None:
+def leave_out(plan: TreePlan) -> None:
     """Take what is barred out of a plan."""
 
     def free(path: bytes) -> bool:

@@ -154,8 +154,8 @@ class TreePlan:
         """Yield the files whose content staging will write."""
         yield from (entry for _, entry in self.places)
         for path, folder in self.folders:
-            for _, entry in contents(self.live.load, folder.ref, path):
-                if entry.kind is Kind.FILE:
+            for below, entry in contents(self.live.load, folder.ref, path):
+                if entry.kind is Kind.FILE and not self.is_barred(below):
                     yield entry
 
 

@@ -22,7 +22,7 @@ from functools import partial
 from rollback.agreement import Verifier
 from rollback.atomic import LiveWriter, remove_path, top_of
 from rollback.build import TreeBuilder
-from rollback.damage import explain
+from rollback.damage import damaged_paths, explain
 from rollback.difference import find_entry
 from rollback.displace import Displacer
 from rollback.durable import sync_file_system
@@ -32,7 +32,14 @@ from rollback.folders import split
 from rollback.inventory import is_absent
 from rollback.lost import say_later
 from rollback.model import Entry, Kind, Operation, Skip, Snapshot, Step
-from rollback.obstacles import SYSTEM, Obstacle, describe, needed_places
+from rollback.obstacles import (
+    SYSTEM,
+    Obstacle,
+    bar_above,
+    describe,
+    leave_out,
+    needed_places,
+)
 from rollback.plan import TreePlan, show_path
 from rollback.reclaim import Reclaimer, lost_skips
 from rollback.shut import looked_into
@@ -104,12 +111,15 @@ class Restorer:
         """
         refuse_link(os.fsencode(self.work.snapshot.project))
         self._prove_catalog()
-        self._check_space()
         try:
-            for number, plan in enumerate(self.work.trees):
-                if not plan.empty or self._databases_in(plan):
-                    self._stage(number, plan)
-            self._prove_databases()
+            try:
+                self._prepare()
+            except StoreCorrupt:
+                if not self.resumed:
+                    raise
+                self._unstage()
+                self._leave_damaged()
+                self._prepare()
             reach("stage.done")
             undo = self._keep_displaced()
         except OSError as error:
@@ -131,6 +141,29 @@ class Restorer:
             self.by_hand += self._written_later()
         self._unstage()
         return undo
+
+    def _prepare(self) -> None:
+        """Stage all that is needed, proven; nothing in the project changes."""
+        self._check_space()
+        for number, plan in enumerate(self.work.trees):
+            if not plan.empty or self._databases_in(plan):
+                self._stage(number, plan)
+        self._prove_databases()
+
+    def _leave_damaged(self) -> None:
+        """Name what the store does not give back any more: the rest is not to wait for it."""
+        mend = "guard verify --repair"
+        for plan in self.work.trees:
+            for path in damaged_paths(plan, self.store.reader):
+                plan.bar(path, "its stored content is damaged", mend)
+            bar_above(plan, put_in(plan, self.work.databases))
+            leave_out(plan)
+        for work in list(self.work.databases):
+            try:
+                self._prove_database(work)
+            except StoreCorrupt as error:
+                self.notes.append(Skip(os.fsdecode(work.path), str(error), mend))
+                self.work.databases.remove(work)
 
     def _verify(self) -> None:
         """Read everything again; what differs although it was put back once more is named."""
@@ -214,7 +247,7 @@ class Restorer:
 
         def choose(staged: bytes, _entry: Entry) -> bool:
             path = path_of(staged)
-            return path not in plan.lost and path not in plan.later
+            return not (path in plan.lost or path in plan.later or plan.is_barred(path))
 
         group_of = {path: n for n, group in enumerate(plan.target.links) for path in group}
 
@@ -247,10 +280,13 @@ class Restorer:
 
     def _prove_databases(self) -> None:
         """Read what databases will be made of: damage has to show before anything changes."""
+        for work in self.work.databases:
+            self._prove_database(work)
+
+    def _prove_database(self, work: DatabaseWork) -> None:
         with open(os.devnull, "wb") as nowhere:
-            for work in self.work.databases:
-                for blob in blobs_of(work.state) if work.state is not None else ():
-                    self.store.reader.copy_to(blob, nowhere)
+            for blob in blobs_of(work.state) if work.state is not None else ():
+                self.store.reader.copy_to(blob, nowhere)
 
     def _keep_displaced(self) -> Snapshot:
         """Commit the undo snapshot and the intent to change the project, together."""

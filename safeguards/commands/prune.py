@@ -26,6 +26,7 @@ def command(
 ) -> Answer:
     """Remove old snapshots; never the newest good one, nor one that is still needed."""
     from checks.tables import parse_size  # noqa: PLC0415 - after --help
+    from rollback.errors import NoSpace  # noqa: PLC0415
     from safeguards.errors import WrongUsage  # noqa: PLC0415
 
     config = session.configure(lenient=True)
@@ -37,8 +38,12 @@ def command(
         keep_last, keep_days = config.keep_last, config.keep_days
     with session.open_engine(config, create=False) as engine:
         if not dry_run:
-            for sentence in engine.recover():
-                session.terminal.warn(sentence)
+            try:
+                for sentence in engine.recover():
+                    session.terminal.warn(sentence)
+            except NoSpace as error:
+                # Room is what it needs; what it goes back to and its undo are not pruned.
+                session.terminal.warn(str(error))
         report = engine.prune(
             keep_last=keep_last, keep_days=keep_days, max_bytes=max_bytes, dry_run=dry_run
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import socket
@@ -19,6 +20,7 @@ from rollback.errors import RestoreIncomplete
 from rollback.inventory import EngineSettings
 from rollback.model import Entry
 from rollback.reports import RestoreOutcome, Selection
+from rollback.restore import Restorer
 
 
 @pytest.fixture
@@ -86,6 +88,46 @@ def test_an_obstacle_that_stays_is_named_and_ends_with_the_next_command(
     project.snapshot()
     project.undo()
     assert_back(spoilt, manifest(project.root))
+
+
+@pytest.mark.usefixtures("_dead")
+def test_what_the_store_lost_meanwhile_does_not_keep_a_rollback_open(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named, all else is put back, and guard goes on working."""
+    folder = project.root / "models"
+    folder.mkdir()
+    for place in (project.root / "big", folder / "big", folder / "card"):
+        place.write_bytes(os.urandom(2 << 20))
+    taken = project.snapshot().snapshot
+    lost = [project.root / "big", folder / "big"]
+    card = (folder / "card").read_bytes()
+    blobs = [hashlib.sha256(place.read_bytes()).hexdigest() for place in lost]
+    lost[0].write_text("changed")
+    shutil.rmtree(folder)
+    (project.root / "x").write_text("changed")
+    with monkeypatch.context() as patch:
+        _fail_first(patch)
+        with pytest.raises(RestoreIncomplete):
+            project.rollback(taken)
+    for blob in blobs:
+        (project.store / "loose" / blob[:2] / blob).unlink()
+    told = project.recover()
+    for place in lost:
+        assert any(f"not put back: {place}: " in line for line in told)
+    assert (project.root / "x").read_text() == "x"
+    assert (folder / "card").read_bytes() == card
+    assert project.recover() == []
+    project.snapshot()
+
+
+def _fail_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a rollback stop before its first change."""
+
+    def refuse(_: Restorer) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Restorer, "_apply", refuse)
 
 
 @pytest.mark.usefixtures("_dead")
