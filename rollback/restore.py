@@ -43,7 +43,7 @@ from rollback.obstacles import (
 from rollback.plan import TreePlan, show_path
 from rollback.reclaim import Reclaimer, lost_skips
 from rollback.shut import looked_into
-from rollback.snapshots import blobs_of
+from rollback.snapshots import blobs_of, gather
 from rollback.staging import (
     folders_mounted_below,
     is_one_file_system,
@@ -456,8 +456,9 @@ class Restorer:
 
     def unrestorable(self) -> list[Skip]:
         """Return what could not be put back, as far as that is known by now."""
-        skips = [skip for plan in self.work.trees for skip in plan.unrestorable]
+        skips: list[Skip] = []
         for plan in self.work.trees:
+            skips += gather(plan.unrestorable, plan.target.root)
             skips += lost_skips(plan, self.store.reader)
         return skips + self.notes
 

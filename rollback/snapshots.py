@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -251,13 +252,17 @@ def gather(skips: Sequence[Skip], root: Root) -> list[Skip]:
     """Return skips with long runs of one reason put together."""
     by_reason: dict[tuple[str, str], list[Skip]] = {}
     for skip in skips:
-        by_reason.setdefault((skip.why, skip.fix), []).append(skip)
+        mend = skip.fix.replace(shlex.quote(skip.what), "")
+        by_reason.setdefault((skip.why, mend), []).append(skip)
     result: list[Skip] = []
-    for (why, fix), group in by_reason.items():
+    whole = os.fsdecode(root.path)
+    for (why, _), group in by_reason.items():
         if len(group) <= _SKIPS_SHOWN:
             result += group
         else:
-            what = f"{len(group)} files in {os.fsdecode(root.path)}, {group[0].what} among them"
+            first = group[0]
+            what = f"{len(group)} files in {whole}, {first.what} among them"
+            fix = first.fix.replace(shlex.quote(first.what), shlex.quote(whole))
             result.append(Skip(what, why, fix))
     return result
 

@@ -16,6 +16,7 @@ from rollback.reclaim import distribution_label, lost_skips
 from rollback.reports import RestorePlan, Selection
 from rollback.resources.base import Resource
 from rollback.rootfolders import settle_roots
+from rollback.snapshots import gather
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
 
@@ -92,7 +93,8 @@ def make_plan(
     unrestorable: list[Skip] = []
     for plan in trees:
         steps += steps_of(plan, project) + _reclaims(plan, project)
-        unrestorable += [*plan.unrestorable, *lost_skips(plan, store.reader)]
+        unrestorable += gather(plan.unrestorable, plan.target.root)
+        unrestorable += lost_skips(plan, store.reader)
     vault = StoreVault(store.reader, None, os.path.join(store.folder, b"work"))
     for work in databases:
         if work.state is not None:

@@ -24,7 +24,7 @@ from rollback.engine import Engine
 from rollback.errors import NoSpace, NothingToDo, RestoreIncomplete
 from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
-from rollback.reports import RestoreOutcome
+from rollback.reports import RestoreOutcome, Selection
 from rollback.store.store import Store
 
 NOBODY = 65_534
@@ -423,3 +423,19 @@ def test_an_undo_that_left_something_out_can_be_made_again_once(
         project.redo()
     assert (project.root / "file").read_text() == "before"
     assert not (project.root / "new").exists()
+
+
+def test_a_long_run_of_one_reason_is_named_once(tmp_path: Path) -> None:
+    """With the number, and one of the files by its name."""
+    project = Watching(tmp_path.resolve())
+    (project.root / "raw").mkdir()
+    taken = project.snapshot().snapshot
+    for number in range(100):
+        (project.root / "raw" / f"{number:03d}").write_text("new")
+    with project.engine() as engine:
+        planned = engine.plan(taken, Selection()).unrestorable
+    done = project.rollback(taken).skipped
+    assert [skip.what for skip in planned] == [skip.what for skip in done]
+    assert len(done) == 1
+    assert "100 files" in done[0].what
+    assert str(project.root / "raw/000") in done[0].what
