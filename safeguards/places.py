@@ -24,16 +24,21 @@ _ASKED = ("--store", "GUARD_STORE")
 
 
 def remember(config: Config, environ: Mapping[str, str]) -> None:
-    """Note where the store is, unless this call alone says so; failing is no error."""
+    """Note where the store is, where only the project's own file says so; failing is no error.
+
+    What was noted goes where it is in a usual place again.
+    """
     if config.origins.get("store") in _ASKED:
         return
-    place = str(choose(config.project, config.store, environ).path)
+    place = None if config.store is None else str(config.store)
     file = _file(environ)
     known = _read(file)
     if known.get(str(config.project)) == place:
         return
     known = {project: place for project, place in known.items() if os.path.isdir(place)}
-    known[str(config.project)] = place
+    known.pop(str(config.project), None)
+    if place is not None:
+        known[str(config.project)] = place
     with contextlib.suppress(OSError):
         os.makedirs(file.parent, 0o700, exist_ok=True)
         fresh = file.with_name(f"{file.name}.{os.getpid()}")

@@ -341,6 +341,24 @@ def test_a_spoilt_configuration_that_moved_the_store(
     assert_back(before, manifest(guard.project))
 
 
+def test_a_store_that_moved_back_is_not_looked_for_where_it_was(
+    guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The configuration named a place once; a run that removes it now does not lead there."""
+    monkeypatch.delenv("GUARD_STORE")
+    configuration = guard.project / "guard.toml"
+    configuration.write_text('[guard]\nstore = "../moved"\n')
+    assert guard("run", "--", "true").status == 0
+    configuration.write_text("[guard]\n")
+    assert guard("run", "--", "sh", "-c", "rm guard.toml train.py").status == 0
+    shown = guard("--json", "status").data()["store"]
+    assert "state folder" in shown["why"]
+    back = guard("rollback", "--last", "--yes")
+    assert back.status == 0, back.said
+    assert configuration.read_text() == "[guard]\n"
+    assert (guard.project / "train.py").exists()
+
+
 _PLANT = 'mkdir .guard; printf "guard store 1\\n" > .guard/STORE'
 _MOVE = "printf '[guard]\\nstore = \"../elsewhere\"\\n' > guard.toml"
 
