@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from rollback.errors import StoreCorrupt
 from rollback.index import readable
@@ -64,6 +65,26 @@ def snapshot_faults(store: Store) -> Iterator[Fault]:
             state = "is gone" if copied is None else "is not what was written"
             what = f"the document of snapshot {recorded.seq} {state}"
             yield Fault(what, _writing(store, recorded), (recorded.id,))
+    yield from _lost(store, {row[0] for row in rows})
+
+
+def _lost(store: Store, known: set[int]) -> Iterator[Fault]:
+    """Yield documents that cannot be read and were all that told of their snapshots."""
+    for path in sorted((store.path / "snapshots").glob("*.json")):
+        stem = path.stem.removesuffix("-undo")
+        if stem.isdecimal() and int(stem) not in known and _loaded(path.read_bytes()) is None:
+            what = (
+                f"the document {path.name} cannot be read, and nothing else tells of its snapshot"
+            )
+            yield Fault(what, _laying_aside(path))
+
+
+def _laying_aside(path: Path) -> Callable[[], bool]:
+    def lay_aside() -> bool:
+        path.rename(path.with_suffix(".damaged"))
+        return False  # the snapshot is lost, which is told once
+
+    return lay_aside
 
 
 def _loaded(document: bytes | str) -> Snapshot | None:

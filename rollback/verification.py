@@ -71,7 +71,9 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
         ]
         damage += _settle(pack_faults(store), repair=repair)
         damage += _settle(index_faults(store), repair=repair)
-        damage += _settle(reference_faults(store, snapshots), repair=repair)
+        counted = list(_settle(reference_faults(store, snapshots), repair=repair))
+        # What a damaged tree refers to cannot be counted, which is no damage of its own.
+        damage += [] if any(_refers(b) for b in bad.values()) else counted
         damage += _settle(rescue_faults(store), repair=repair)
         if store.lock.held or not damage:
             _remember(store, damage)
@@ -82,6 +84,12 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
     finally:
         if repair:
             store.lock.release()
+
+
+def _refers(bad: Bad) -> bool:
+    """Return whether a blob that stays damaged may refer to others."""
+    contents = (BlobKind.PACKED, BlobKind.LOOSE, BlobKind.INODE)
+    return not bad.repaired and bad.kind not in contents
 
 
 def _settle(faults: Iterator[Fault], *, repair: bool) -> Iterator[Damage]:

@@ -125,8 +125,9 @@ def test_a_lost_catalog_and_a_lost_document_cost_one_snapshot(project: Project) 
     taken = project.snapshot().snapshot
     _flip(project.store / "snapshots/00000001.json", 40)
     (project.store / "catalog.db").unlink()
-    _, said = project.repair()
+    report, said = project.repair()
     assert any("00000001.json cannot be read" in sentence for sentence in said)
+    assert [damage.repaired for damage in report.damage] == [False]
     with project.engine() as engine:
         engine.prune(keep_last=1)
     assert _damage(project) == []
