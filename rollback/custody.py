@@ -92,8 +92,8 @@ class Custody:
         self.refused |= self._check(rest)
 
     def take_along(self, fd: int, paths: Sequence[bytes]) -> None:
-        """Take files that stay, where that is free or there is room for it."""
-        self._link(fd, paths)
+        """Take files that stay in use, where that is free or there is room for it."""
+        self._link(fd, [path for path in paths if self.root.policy(path) is Policy.LINK])
         rest = [path for path in paths if path not in self.kept and path not in self.gone]
         self._copy(fd, rest, lambda *_: self.store.free() - 2 * self.store.reserve())
         self._check(rest)

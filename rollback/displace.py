@@ -127,21 +127,28 @@ class Displacer:
         self.writer.abandon()
 
     def _take(self, plan: TreePlan, displaced: list[bytes], selection: Selection) -> Custody:
-        """Take what the plan displaces, and what stays although the target does not have it.
+        """Take what the plan displaces, and what stays and could be missed by the undo.
 
         Objects of a repository stay, but their owner removes them when nothing refers to them
-        any more, and then the undo would refer to nothing.
+        any more. A file that is equal to one which a process may still write to, where a rollback
+        moved that, is a file of its own.
         """
         live, root = plan.live, plan.target.root
         work = self.store.work(self.operation.seq)
         custody = Custody(self.store, self.writer, work, root, live.changed)
         going = [path for path in displaced if path in live.changed]
+        place = self.store.catalog.place
         staying = [
             path
             for path in sorted(live.changed.keys() - plan.same.keys() - set(displaced))
             if root.policy(path) is Policy.LINK
             and root.keep_extra(path)
             and is_selected(root, path, selection)
+        ]
+        staying += [
+            path
+            for path, entry in plan.same.items()
+            if path in live.changed and (at := place(entry.ref)) is not None and at.moved
         ]
         if going or staying:
             fd = open_root(root.path)
@@ -195,9 +202,9 @@ class _Converter:
         if entry.kind is not Kind.FILE or path not in self.plan.live.changed:
             return entry
         same = self.plan.same.get(path)
-        if same is not None:
-            return entry._replace(ref=same.ref)
         kept = self.custody.kept.get(path)
+        if same is not None and kept is None:
+            return entry._replace(ref=same.ref)
         if kept is None:
             return entry._replace(kind=Kind.UNPROTECTED, ref=b"")
         if kept.info is None:

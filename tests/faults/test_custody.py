@@ -439,3 +439,28 @@ def test_a_long_run_of_one_reason_is_named_once(tmp_path: Path) -> None:
     assert len(done) == 1
     assert "100 files" in done[0].what
     assert str(project.root / "raw/000") in done[0].what
+
+
+def test_a_copy_of_what_is_still_written_to_is_a_file_of_its_own(tmp_path: Path) -> None:
+    """An undo gives back what was there, not what a process makes of a file that once equalled it.
+
+    The process still has the file that the first rollback moved away.
+    """
+    project = Project(tmp_path.resolve())
+    (project.root / "file").write_text("before")
+    taken = project.snapshot().snapshot
+    with (project.root / "log").open("w") as log:
+        log.write("one")
+        log.flush()
+        project.rollback(taken)
+        with project.engine() as engine:
+            moved = engine.undo_target()
+        project.undo()
+        (project.root / "copy").write_bytes((project.root / "log").read_bytes())
+        (project.root / "copy").rename(project.root / "log")
+        (project.root / "file").write_text("spoilt")
+        project.rollback(moved)
+        log.write(" and two")
+    project.undo()
+    assert (project.root / "file").read_text() == "spoilt"
+    assert (project.root / "log").read_text() == "one"
