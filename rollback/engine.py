@@ -58,6 +58,7 @@ from rollback.staging import remove_stages
 from rollback.store import placement
 from rollback.store.catalog import translated
 from rollback.store.store import Store
+from rollback.task import Task
 from rollback.work import Work, make_plan
 
 Progress = Callable[[str, int, int], None]
@@ -360,9 +361,10 @@ class Engine(History):
                 if not tree.empty and tree.live.captured.present:
                     tree.target.root.prepare()
             environ = self.settings.environ or None
-            restorer = Restorer(self.store, operation, work, environ, resumed=bool(stopped))
+            task = Task(self.store, operation, work, environ, resumed=bool(stopped))
+            restorer = Restorer(task)
             undo = restorer.run()
-            self._obstacles = restorer.obstacles
+            self._obstacles = task.obstacles
             sound = self._check(work)
         except RestoreIncomplete:
             self.store.lock.release()
@@ -403,10 +405,10 @@ class Engine(History):
             tuple(steps),
             elapsed_s,
             verified=restorer.verified,
-            kept_aside=tuple(restorer.kept_aside),
+            kept_aside=tuple(task.kept_aside),
             skipped=tuple(skipped),
             problems=sound.problems,
-            unchecked=(*restorer.by_hand, *sound.skips),
+            unchecked=(*task.by_hand, *sound.skips),
         )
 
     def _open_shut(self, operation: Operation, work: Work) -> Work:

@@ -14,13 +14,13 @@ import pytest
 
 from driving import Project
 from manifest import assert_back, manifest
+from rollback.applying import Application
 from rollback.atomic import LiveWriter
 from rollback.engine import Engine
 from rollback.errors import RestoreIncomplete
 from rollback.inventory import EngineSettings
 from rollback.model import Entry
 from rollback.reports import RestoreOutcome, Selection
-from rollback.restore import Restorer
 
 
 @pytest.fixture
@@ -124,10 +124,10 @@ def test_what_the_store_lost_meanwhile_does_not_keep_a_rollback_open(
 def _fail_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a rollback stop before its first change."""
 
-    def refuse(_: Restorer) -> None:
+    def refuse(_: Application) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(Restorer, "_apply", refuse)
+    monkeypatch.setattr(Application, "run", refuse)
 
 
 @pytest.mark.usefixtures("_dead")

@@ -14,9 +14,9 @@ import pytest
 from driving import Project
 from manifest import assert_back, manifest
 from rollback import atomic, failpoints
+from rollback.applying import Application
 from rollback.errors import NothingToDo, RestoreIncomplete, RollbackError, StoreUnusable
 from rollback.reports import Selection
-from rollback.restore import Restorer
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_the_root_itself_is_read_again(project: Project, monkeypatch: pytest.Mon
     """Its mode, owner and time are part of what a rollback declares to be back."""
     taken = project.snapshot().snapshot
     (project.root / "train.py").unlink()
-    monkeypatch.setattr(Restorer, "_apply_metadata", lambda *_: None)
+    monkeypatch.setattr(Application, "_apply_metadata", lambda *_: None)
     with pytest.raises(RestoreIncomplete, match="another owner, mode, time"):
         project.rollback(taken)
     monkeypatch.undo()

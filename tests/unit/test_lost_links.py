@@ -188,17 +188,17 @@ def test_what_differs_otherwise_is_still_refused(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another file of the same distribution that does not come back right is an error."""
-    from rollback import restore  # noqa: PLC0415 - patched here
+    from rollback.applying import Application  # noqa: PLC0415 - patched here
     from rollback.errors import RestoreIncomplete  # noqa: PLC0415
 
     shutil.rmtree(project.parent / "wheels")
     snapshot = take(settings(project))
     append(source(project))
 
-    def spoil(self: restore.Restorer, *_: object) -> None:
+    def spoil(self: Application, *_: object) -> None:
         (project / "data.csv").write_text("other")
 
-    monkeypatch.setattr(restore.Restorer, "_reclaim", spoil)
+    monkeypatch.setattr(Application, "_reclaim", spoil)
     with pytest.raises(RestoreIncomplete, match=r"data\.csv"):
         put_back(settings(project), snapshot)
 

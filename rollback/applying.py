@@ -1,0 +1,244 @@
+"""Changing the project: the steps of one restore, in an order that a crash can resume."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from rollback.atomic import LiveWriter
+from rollback.difference import find_entry
+from rollback.durable import sync_file_system
+from rollback.errors import RestoreIncomplete, RollbackError
+from rollback.failpoints import reach
+from rollback.folders import split
+from rollback.inventory import is_absent
+from rollback.model import Entry, Kind, Skip
+from rollback.obstacles import (
+    SYSTEM,
+    Obstacle,
+    describe,
+    needed_places,
+)
+from rollback.plan import TreePlan
+from rollback.reclaim import Reclaimer
+from rollback.store.owned import aside_path
+from rollback.task import Task
+from rollback.work import DatabaseWork, put_in
+
+
+class Application:
+    """Carries the steps of one restore out; all that they need is staged and kept.
+
+    Args:
+        task: The restore.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.store = task.store
+        self.operation = task.operation
+        self.work = task.work
+
+    def run(self) -> None:
+        """Change the project: what goes, innermost root first; what comes, outermost first."""
+        mine = [
+            n for n, p in enumerate(self.work.trees) if not p.empty or self.task.databases_in(p)
+        ]
+        mine.sort(key=lambda number: self.work.trees[number].target.root.path)
+        writers: dict[int, LiveWriter] = {}
+        try:
+            self._remove_databases()
+            for number in reversed(mine):
+                with self._step(self.work.trees[number], b""):
+                    self._remove_from(number, writers)
+            for number in mine:
+                with self._step(self.work.trees[number], b""):
+                    self._put_into(number, writers)
+            self._restore_databases()
+            pairs = [(self.work.trees[number], writer) for number, writer in writers.items()]
+            pairs.sort(key=lambda pair: pair[0].target.root.path)
+            for plan, writer in pairs:
+                self._reclaim(plan, writer)
+            for plan, writer in pairs:
+                self._relink(plan, writer)
+            reach("restore.folders")
+            for plan, writer in reversed(pairs):
+                self._apply_metadata(plan, writer)
+            reach("restore.sync")
+            for root in self._changed_devices():
+                sync_file_system(root)
+        finally:
+            for number, writer in writers.items():
+                self._hear(self.work.trees[number], writer)
+                writer.close()
+
+    def _do(self, plan: TreePlan, path: bytes, act: Callable[[], object]) -> None:
+        """Make one step, unless something stands in its way."""
+        if not plan.is_barred(path):
+            with self._step(plan, path):
+                act()
+
+    @contextlib.contextmanager
+    def _step(self, plan: TreePlan, path: bytes, *, only: bool = False) -> Iterator[None]:
+        """Name what stands in the way of a step where it stood there before; else it is an error.
+
+        Args:
+            plan: Of one root.
+            path: What the step changes; nothing is done there and below any more.
+            only: Whether the failure says nothing of what lies below the path.
+        """
+        try:
+            yield
+        except (OSError, RestoreIncomplete) as error:
+            if not self.task.resumed or getattr(error, "errno", None) in SYSTEM:
+                raise
+            why, fix = describe(error)
+            if only:
+                self.task.note(plan, path, why, fix)
+                return
+            plan.bar(path, why, fix)
+            self.task.obstacles.append(Obstacle(plan.target.root.path, path, why, fix))
+
+    def _writer(self, number: int) -> LiveWriter:
+        root = self.work.trees[number].target.root.path
+        aside = aside_path(self.store.folder, self.operation.seq)
+        return LiveWriter(root, self.task.stages[number], aside)
+
+    def _remove_from(self, number: int, writers: dict[int, LiveWriter]) -> None:
+        """Remove from one root what shall not be there."""
+        plan = self.work.trees[number]
+        if not plan.live.captured.present or not os.path.isdir(plan.target.root.path):
+            return
+        writer = writers[number] = self._writer(number)
+        taken = needed_places(plan, put_in(plan, self.work.databases))
+        for path, entry in plan.removes:
+            if entry.kind is not Kind.DIRECTORY:
+                self._do(plan, path, partial(writer.remove_file, path, entry))
+            else:
+                give_way = path in taken
+                self._do(plan, path, partial(writer.remove_folder, path, give_way=give_way))
+        if plan.vanish:
+            self._do(plan, b"", partial(writer.vanish, give_way=self._is_needed(plan)))
+
+    def _is_needed(self, plan: TreePlan) -> bool:
+        """Return whether something else is put where the folder of a root is."""
+        path = plan.target.root.path
+        return any(
+            os.path.join(other.target.root.path, place) == path
+            for other in self.work.trees
+            for place in needed_places(other, ())
+        )
+
+    def _put_into(self, number: int, writers: dict[int, LiveWriter]) -> None:
+        """Put into one root what shall be there."""
+        plan = self.work.trees[number]
+        if plan.vanish or plan.is_barred(b""):
+            return
+        if number not in writers:
+            if plan.target.present:
+                os.makedirs(plan.target.root.path, exist_ok=True)
+            writers[number] = self._writer(number)
+        writer = writers[number]
+        removed = dict(plan.removes)
+        for at, path in enumerate(plan.parts):
+            self._do(plan, path, partial(writer.part, path, b"p%d" % at))
+        for path, _ in plan.makes:
+            self._do(plan, path, partial(writer.make_folder, path))
+        for index, (path, _) in enumerate(plan.folders):
+            writer.folders.forget()
+            self._do(plan, path, partial(writer.move_folder, path, b"d%d" % index))
+        writer.remove_bytecode(path for path, _ in plan.places if not plan.is_barred(path))
+        for index, (path, entry) in enumerate(plan.places + plan.specials):
+            staged = b"f%d" % index
+            if entry.kind is Kind.FILE or writer.has_staged(path, staged):
+                kept = plan.replaced.get(path) or removed.get(path)
+                self._do(plan, path, partial(writer.replace, path, staged, kept))
+
+    def _hear(self, plan: TreePlan, writer: LiveWriter) -> None:
+        """Take over what a writer has to say."""
+        for path, why in writer.notes:
+            self.task.note(plan, path, why)
+        for path, place in writer.set_aside:
+            shown = os.fsdecode(os.path.join(plan.target.root.path, path))
+            self.task.kept_aside.append(f"{shown} → {os.fsdecode(place)}")
+
+    def _changed_devices(self) -> list[bytes]:
+        """Return one folder of each file system on which something was changed."""
+        folders = [
+            os.path.join(self.work.trees[number].target.root.path, top)
+            for number, stages in self.task.stages.items()
+            for top in stages
+        ]
+        found = [folder for folder in folders if os.path.isdir(folder)]
+        return list({os.stat(folder).st_dev: folder for folder in found}.values())
+
+    def _reclaim(self, plan: TreePlan, writer: LiveWriter) -> None:
+        """Fetch lost content from where it may still be had; what cannot be had is named."""
+        if plan.lost:
+            number = self.work.trees.index(plan)
+            Reclaimer(plan, writer, self.task.stages[number][b""], self.task.environ).run()
+
+    def _relink(self, plan: TreePlan, writer: LiveWriter) -> None:
+        """Make hard links again; databases among them have to be in their places by now."""
+        groups = [
+            [path for path in group if path not in plan.lost and not plan.is_barred(path)]
+            for group in plan.relinks + self._parted(plan)
+        ]
+        for number, group in enumerate(group for group in groups if group):
+            leader = group[0]
+            for path in group[1:]:
+                self._do(plan, path, partial(writer.relink, leader, path, b"l%d" % number))
+
+    def _parted(self, plan: TreePlan) -> list[list[bytes]]:
+        """Return the groups that putting databases back took apart, each name for itself."""
+        back = self.task.databases_in(plan)
+        return [
+            group
+            for group in plan.target.links
+            if group not in plan.relinks and not back.isdisjoint(group)
+        ]
+
+    def _apply_metadata(self, plan: TreePlan, writer: LiveWriter) -> None:
+        folders = {**self._around_databases(plan), **plan.touched}
+        for path, entry in plan.metas + [(path, folders[path]) for path in sorted(folders)[::-1]]:
+            if not plan.is_barred(path):
+                with self._step(plan, path, only=True):
+                    writer.set_metadata(path, entry)
+
+    def _around_databases(self, plan: TreePlan) -> dict[bytes, Entry]:
+        """Return the folders in which a database was put back or removed, which touched them."""
+        target = plan.target
+        found: dict[bytes, Entry] = {}
+        for path in {split(path)[0] for path in self.task.databases_in(plan)}:
+            entry = find_entry(plan.live.load, target.tree, path) if path else target.meta
+            if entry is not None and entry.kind is Kind.DIRECTORY:
+                found[path] = entry
+        return found if target.present else {}
+
+    def _remove_databases(self) -> None:
+        for work in list(self.work.databases):
+            if work.state is None or is_absent(work.state):
+                with self._database_step(work):
+                    work.resource.remove(self.task.vault())
+
+    def _restore_databases(self) -> None:
+        for work in list(self.work.databases):
+            if work.state is not None and not is_absent(work.state):
+                with self._database_step(work):
+                    reach("restore.database")
+                    self.task.by_hand += work.resource.restore(work.state, self.task.vault())
+        reach("restore.databases_done")
+
+    @contextlib.contextmanager
+    def _database_step(self, work: DatabaseWork) -> Iterator[None]:
+        """Name a database that cannot be put back where that was so before."""
+        try:
+            yield
+        except (OSError, RollbackError) as error:
+            if not self.task.resumed or getattr(error, "errno", None) in SYSTEM:
+                raise
+            why, fix = describe(error)
+            self.task.notes.append(Skip(os.fsdecode(work.path), why, fix))
+            self.work.databases.remove(work)

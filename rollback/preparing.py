@@ -1,0 +1,171 @@
+"""Preparing a restore: all that it needs is staged and proven before anything changes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+
+from rollback.atomic import remove_path, top_of
+from rollback.build import TreeBuilder
+from rollback.damage import damaged_paths
+from rollback.errors import NoSpace, StoreCorrupt
+from rollback.model import Entry, Skip
+from rollback.obstacles import (
+    bar_above,
+    leave_out,
+)
+from rollback.plan import TreePlan
+from rollback.snapshots import blobs_of
+from rollback.staging import (
+    folders_mounted_below,
+    is_one_file_system,
+    make_stage,
+    remove_stages,
+)
+from rollback.store.catalog import BlobKind
+from rollback.task import Task
+from rollback.work import DatabaseWork, put_in
+from rollback.writing import Linking
+
+
+class Preparation:
+    """Stages the content of one restore.
+
+    Args:
+        task: The restore.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.store = task.store
+        self.operation = task.operation
+        self.work = task.work
+
+    def run(self) -> None:
+        """Stage all that is needed, proven; nothing in the project changes."""
+        self._check_space()
+        for number, plan in enumerate(self.work.trees):
+            if not plan.empty or self.task.databases_in(plan):
+                self._stage(number, plan)
+        self._prove_databases()
+
+    def leave_damaged(self) -> None:
+        """Name what the store does not give back any more: the rest is not to wait for it."""
+        mend = "guard verify --repair"
+        for plan in self.work.trees:
+            for path in damaged_paths(plan, self.store.reader):
+                plan.bar(path, "its stored content is damaged", mend)
+            bar_above(plan, put_in(plan, self.work.databases))
+            leave_out(plan)
+        for work in list(self.work.databases):
+            try:
+                self._prove_database(work)
+            except StoreCorrupt as error:
+                self.task.notes.append(Skip(os.fsdecode(work.path), str(error), mend))
+                self.work.databases.remove(work)
+
+    def _check_space(self) -> None:
+        """Hold what staging needs against what the disk has, before anything is written.
+
+        Where copies do not fit, large blobs are put in place themselves, and so is what a
+        rollback moved into the store.
+        """
+        small = large = 0
+        for plan in self.work.trees:
+            here = is_one_file_system(plan.target.root.path, self.store.folder)
+            for entry in plan.contents_needed():
+                place = self.store.reader.place(entry.ref)
+                if place.kind is BlobKind.LOOSE or (place.moved and here):
+                    large += entry.size
+                elif place.kind is not BlobKind.INODE or self.work.snapshot.kind == "undo":
+                    small += entry.size
+        small += sum(w.state.bytes for w in self.work.databases if w.state is not None)
+        self.store.release_reserve(small + large)
+        free = self.store.free()
+        self.task.share = small + large > free
+        if small > free:
+            raise NoSpace(
+                f"the rollback needs {small:,} bytes, the disk has {free:,}: "
+                f"{small - free:,} are missing",
+                hint="free some space (move new results elsewhere), or roll back a part: "
+                "guard rollback --last PATH",
+                missing_bytes=small - free,
+            )
+
+    def _stage(self, number: int, plan: TreePlan) -> None:
+        """Write everything that one root needs into its staging folders, verified."""
+        root = plan.target.root.path
+        tops = [b"", *folders_mounted_below(root)]
+        items = [
+            (kind + b"%d" % index, path, entry)
+            for kind, group in ((b"f", plan.places + plan.specials), (b"d", plan.folders))
+            for index, (path, entry) in enumerate(group)
+        ]
+        stages = self.task.stages[number] = {}
+        for at, top in enumerate(tops):
+            mine = [item for item in items if top_of(item[1], tops) == top]
+            if mine or not top:
+                folder = os.path.join(root, top) if top else self._home(root)
+                name = number * len(tops) + at
+                work = self.store.work(self.operation.seq)
+                stages[top] = make_stage(folder, work, name, self.operation.seq)
+                self._build(plan, stages[top], mine)
+
+    def _home(self, root: bytes) -> bytes:
+        """Return the folder whose file system a root is on, or will be on."""
+        around = [plan.target.root.path for plan in self.work.trees]
+        home = root
+        while not os.path.isdir(home):
+            outer = [path for path in around if home.startswith(path + b"/")]
+            if not outer:
+                return root
+            home = max(outer, key=len)
+        return home
+
+    def _build(self, plan: TreePlan, stage: bytes, items: list[tuple[bytes, bytes, Entry]]) -> None:
+        names = {name: path for name, path, _ in items}
+
+        def path_of(staged: bytes) -> bytes:
+            top, _, below = staged.partition(b"/")
+            return names[top] + (b"/" + below if below else b"")
+
+        def choose(staged: bytes, _entry: Entry) -> bool:
+            path = path_of(staged)
+            return not (path in plan.lost or path in plan.later or plan.is_barred(path))
+
+        group_of = {path: n for n, group in enumerate(plan.target.links) for path in group}
+
+        def one_file(one: bytes, other: bytes) -> bool:
+            return group_of.get(path_of(one), -1) == group_of.get(path_of(other), -2)
+
+        undo = self.work.snapshot.kind == "undo"
+        linking = Linking.of(plan.target.root, undo=undo, path_of=path_of)
+        linking = replace(linking, share_large=self.task.share, one_file=one_file)
+        with TreeBuilder(self.store.reader, stage, linking) as builder:
+            for name, _, entry in items:
+                if name.startswith(b"f"):
+                    builder.add_file(name, entry)
+                else:
+                    builder.add_folder(name, entry, choose)
+            builder.finish()
+        self.task.shared |= builder.shared
+        for path, why in builder.built.notes:
+            self.task.note(plan, path_of(path), why)
+
+    def _prove_databases(self) -> None:
+        """Read what databases will be made of: damage has to show before anything changes."""
+        for work in self.work.databases:
+            self._prove_database(work)
+
+    def _prove_database(self, work: DatabaseWork) -> None:
+        with open(os.devnull, "wb") as nowhere:
+            for blob in blobs_of(work.state) if work.state is not None else ():
+                self.store.reader.copy_to(blob, nowhere)
+
+    def clean(self) -> None:
+        """Remove what was staged; what lies in the store's work folder goes with it anyway."""
+        for stage in (stage for stages in self.task.stages.values() for stage in stages.values()):
+            with contextlib.suppress(OSError):
+                remove_path(stage)
+        remove_stages(plan.target.root.path for plan in self.work.trees)
