@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -74,7 +75,9 @@ def test_an_inode_that_is_given_out_again_is_no_damage(project: Project) -> None
     project.snapshot()
     _prune_to_newest(project)
     held.chmod(0o644)
-    held.write_bytes(bytes(byte ^ 1 for byte in held.read_bytes()))
+    # The same object for git, in other bytes: a zlib stream notes its level, and nobody reads that.
+    level = b"\x78\x9c" if held.read_bytes()[:2] == b"\x78\x01" else b"\x78\x01"
+    held.write_bytes(level + held.read_bytes()[2:])
     os.utime(held, ns=(info.st_atime_ns, info.st_mtime_ns))
     held.rename(path)
     assert inode_id(path.stat()) == inode_id(info)
@@ -93,6 +96,7 @@ def tight(tmp_path: Path) -> Project:
 def _rewrite(project: Project, files: int, size: int) -> None:
     for number in range(files):
         (project.root / f"f{number}").write_bytes(os.urandom(size))
+    time.sleep(0.03)  # what is younger than the clock's grain is read again, and room made for it
 
 
 def _left_out(report: SnapshotReport) -> list[str]:
