@@ -67,6 +67,28 @@ def test_a_watched_file_that_changed_ends_in_123(guard: Guard) -> None:
     assert (guard.project / "train.py").exists()
 
 
+def test_an_obstacle_that_stays_does_not_keep_guard_from_working(
+    guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first rollback stops; the next one names it and ends with 123; runs start again."""
+    model = (guard.project / "models/best.bin").read_bytes()
+    assert guard("run", "--", "sh", "-c", "echo 2 > train.py; rm -r models").status == 0
+    monkeypatch.setenv("GUARD_FAILPOINT", "restore.replace:eacces+")
+    stopped = guard("rollback", "--last", "--yes")
+    assert stopped.status == 123, stopped.said
+    assert str(guard.project / "train.py") in stopped.said
+    named = guard("rollback", "--last", "--yes")
+    assert named.status == 123, named.said
+    assert f"guard rollback --to 1 {guard.project / 'train.py'}" in named.said
+    assert (guard.project / "models/best.bin").read_bytes() == model
+    assert "unfinished" not in guard("status").said
+    assert guard("run", "--", "true").status == 0
+    assert guard("snapshot").status == 0
+    monkeypatch.delenv("GUARD_FAILPOINT")
+    assert guard("rollback", "--to", "1", "train.py", "--yes").status == 0
+    assert (guard.project / "train.py").read_text() == "print('training')\n"
+
+
 def test_a_broken_repository_is_told_and_stops_nothing(guard: Guard) -> None:
     """It was so before: the run starts, the rollback succeeds, both say it."""
     git = ["git", "-C", str(guard.project)]
