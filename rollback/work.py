@@ -10,7 +10,8 @@ from rollback.difference import find_entry
 from rollback.inventory import database, is_absent, is_tree, resource_from, target_from
 from rollback.model import Category, Kind, ResourceState, Skip, Snapshot, Step
 from rollback.obstacles import Obstacle, find_obstacles
-from rollback.plan import TreePlan, plan_tree, show_path, steps_of
+from rollback.plan import TreePlan, show_path, steps_of
+from rollback.planning import plan_tree
 from rollback.present import Present
 from rollback.reclaim import distribution_label, lost_skips
 from rollback.reports import RestorePlan, Selection
