@@ -6,7 +6,6 @@ Each of it is written twice or can be made again, so `verify --repair` mends it 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import sqlite3
@@ -188,11 +187,8 @@ def _right_head(fd: int, at: int, end: int, known: dict[int, tuple[int, int, byt
     expected = known.pop(at + HEAD.size, None)
     if expected is not None:
         return int(size) if expected == (kind, size, blob) else None
-    # Nothing refers to this one any more: it is what it says, or the walk would go astray.
-    if at + HEAD.size + size > end:
-        return None
-    content = os.pread(fd, size, at + HEAD.size)
-    return int(size) if hashlib.sha256(content).digest() == blob else None
+    # Nothing refers to this one any more: all that counts is that it leads to the next.
+    return int(size) if at + HEAD.size + size <= end else None
 
 
 def _repacking(store: Store, number: int) -> Callable[[], bool]:

@@ -257,12 +257,13 @@ def _has_grown(kept: Kept | None) -> bool:
 def _known_in(writer: BlobWriter) -> Callable[[bytes], bool]:
     """Return a look-up that works in a forked process: a connection of its own, made there."""
     path = writer.reader.catalog.path
+    distrusted = frozenset(writer.distrusted)
     catalogs: list[Catalog] = []
 
     def knows(blob: bytes) -> bool:
         if not catalogs:
             catalogs.append(Catalog(path, writable=False))
-        return catalogs[0].place(blob) is not None
+        return blob not in distrusted and catalogs[0].place(blob) is not None
 
     if writer.db.execute("SELECT 1 FROM blob LIMIT 1").fetchone() is None:
         return _knows_nothing

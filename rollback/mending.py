@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
@@ -99,8 +98,8 @@ class Mender:
                     content = os.pread(pack.fileno(), length, offset) if blob in wanted else b""
                     if blob in wanted and hashlib.sha256(content).digest() == blob:
                         place = Place(BlobKind(kind), number, offset, length)
-                        with self.store.catalog.transaction() as db:
-                            _move(db, blob, place)
+                        with self.store.catalog.transaction():
+                            self.store.catalog.move(blob, place)
                         wanted.pop(blob).repaired = True
 
     def _mend_packed(self, bad: Bad, candidates: Iterator[bytes]) -> None:
@@ -118,7 +117,7 @@ class Mender:
                         "INSERT INTO pack (name, length) VALUES (?, ?)", (name, pack.length)
                     )
                     place = Place(bad.kind, int(cursor.lastrowid or 0), offset, len(content))
-                    _move(db, bad.blob, place)
+                    self.store.catalog.move(bad.blob, place)
                 bad.repaired = True
                 return
 
@@ -187,7 +186,7 @@ class Mender:
         work = os.path.join(self.store.folder, b"work", b"mend-" + secrets.token_hex(8).encode())
         os.makedirs(work, mode=0o700)
         try:
-            with self.store.catalog.transaction() as db:
+            with self.store.catalog.transaction():
                 writer = _Anew(self.store.reader, stem, wanted)
                 try:
                     resolver = KeepingResolver(root_from(state), writer, work, self._room)
@@ -195,7 +194,7 @@ class Mender:
                     reach("repair.blob")
                     writer.finish()
                     for blob, place in writer.found.items():
-                        _move(db, blob, place)
+                        self.store.catalog.move(blob, place)
                 except BaseException:
                     writer.abandon()
                     raise
@@ -232,16 +231,6 @@ class _Anew(BlobWriter):
         if self.add_packed(BlobKind.TREE, identity, content):
             self.found[identity] = self._rows.pop(identity)
         return identity
-
-
-def _move(db: sqlite3.Connection, blob: bytes, place: Place) -> None:
-    """Let the catalog name another place of a blob; one that it had lost has no references yet."""
-    db.execute(
-        "INSERT INTO blob (id, kind, pack, place, length, refs) VALUES (?, ?, ?, ?, ?, 0)"
-        " ON CONFLICT DO UPDATE SET kind = excluded.kind, pack = excluded.pack,"
-        " place = excluded.place, length = excluded.length",
-        (blob, *place),
-    )
 
 
 def _copy_if(path: str, partial: bytes, blob: bytes) -> bool:

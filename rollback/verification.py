@@ -28,6 +28,7 @@ from rollback.mending import Bad, Mender
 from rollback.model import Entry, Kind, ResourceState, Snapshot
 from rollback.reports import Damage, VerifyReport
 from rollback.resources.git.attest import git_intact
+from rollback.retention import remove_garbage
 from rollback.snapshots import blobs_of, load
 from rollback.store.blobs import file_path, open_blob
 from rollback.store.catalog import BlobKind, Place
@@ -76,9 +77,11 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
         damage += [] if any(_refers(b) for b in bad.values()) else counted
         damage += _settle(rescue_faults(store), repair=repair)
         if store.lock.held or not damage:
-            _remember(store, damage)
+            _remember(store, damage, bad)
         if repair and all(d.repaired for d in damage):
-            store.clean(0)  # what a repair that died had mended without saying so
+            # What this repair, or one that died, put new packs in the place of.
+            store.clean(0)
+            remove_garbage(store)
         elapsed_s = time.monotonic() - started
         return VerifyReport(blobs, size, len(snapshots), tuple(damage), elapsed_s)
     finally:
@@ -248,9 +251,13 @@ def _parts(store: Store, blob: bytes, bad: dict[bytes, Bad]) -> Iterator[bytes]:
             yield from _parts(store, child, bad)
 
 
-def _remember(store: Store, damage: list[Damage]) -> None:
+def _remember(store: Store, damage: list[Damage], bad: dict[bytes, Bad]) -> None:
+    """Write down which snapshots, and which blobs in packs, stay damaged."""
     names = {name for d in damage if not d.repaired for name in d.snapshots}
     text = " ".join(sorted(names))
-    if store.catalog.value("damaged") != text:
+    files = (BlobKind.LOOSE, BlobKind.INODE)
+    left = {blob for blob, b in bad.items() if not b.repaired and b.kind not in files}
+    if store.catalog.value("damaged") != text or store.catalog.distrusted() != left:
         with store.catalog.transaction():
             store.catalog.set_value("damaged", text)
+            store.catalog.distrust(left)

@@ -246,6 +246,8 @@ class BlobWriter:
         self._numbers = 0
         self._touched: set[bytes] = set()
         self._linked: set[bytes] = set()
+        self.distrusted = reader.catalog.distrusted()
+        """Damaged blobs that nothing could mend: who brings their content again writes it again."""
 
     def next_number(self) -> int:
         """Return a number that makes the name of one more pack unique."""
@@ -259,10 +261,10 @@ class BlobWriter:
 
     def knows(self, blob: bytes) -> bool:
         """Return whether the store has a blob, or is about to."""
-        return (
-            blob in self._rows
-            or self.db.execute("SELECT 1 FROM blob WHERE id = ?", (blob,)).fetchone() is not None
-        )
+        if blob in self._rows:
+            return True
+        found = self.db.execute("SELECT 1 FROM blob WHERE id = ?", (blob,)).fetchone()
+        return found is not None and blob not in self.distrusted
 
     def refer(self, blob: bytes) -> None:
         """Count one more reference to a blob."""
@@ -350,6 +352,7 @@ class BlobWriter:
             " place = CASE WHEN kind = 4 AND place != excluded.place THEN 2 ELSE place END",
             ((blob, *row, refs.pop(blob, 0)) for blob, row in sorted(self._rows.items())),
         )
+        self._trust_again()
         self._rows.clear()
         counts: dict[int, list[bytes]] = {}
         for blob, count in refs.items():
@@ -357,6 +360,15 @@ class BlobWriter:
         for count, blobs in counts.items():
             self.db.execute(_REFER, (b"".join(sorted(blobs)), count))
         refs.clear()
+
+    def _trust_again(self) -> None:
+        """Let the catalog name where damaged blobs lie that were just written again."""
+        again = self.distrusted & self._rows.keys()
+        for blob in again:
+            self.reader.catalog.move(blob, self._rows[blob])
+        if again:
+            self.distrusted -= again
+            self.reader.catalog.distrust(self.distrusted)
 
 
 def content_folders(folder: bytes) -> list[bytes]:

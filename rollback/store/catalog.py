@@ -51,6 +51,7 @@ VERSION = 3
 """Of the schema, as SQLite's ``user_version`` has it; the first one had no index of large blobs,
 the second none of what rollbacks took."""
 _OPERATION = "seq, id, kind, state, started_at, ended_at, data"
+_DISTRUSTED = "distrusted"
 _HINT = "guard verify --repair"
 
 
@@ -244,6 +245,28 @@ class Catalog:
             "SELECT kind, pack, place, length FROM blob WHERE id = ?", (blob,)
         ).fetchone()
         return None if row is None else Place(BlobKind(row[0]), row[1], row[2], row[3])
+
+    def move(self, blob: bytes, place: Place) -> None:
+        """Name another place of a blob, inside the caller's transaction.
+
+        One that the catalog had lost has no references yet.
+        """
+        self.db.execute(
+            "INSERT INTO blob (id, kind, pack, place, length, refs) VALUES (?, ?, ?, ?, ?, 0)"
+            " ON CONFLICT DO UPDATE SET kind = excluded.kind, pack = excluded.pack,"
+            " place = excluded.place, length = excluded.length",
+            (blob, *place),
+        )
+
+    def distrusted(self) -> set[bytes]:
+        """Return the damaged blobs that nothing could mend."""
+        return {bytes.fromhex(name) for name in self.value(_DISTRUSTED).split()}
+
+    def distrust(self, blobs: Iterable[bytes]) -> None:
+        """Remember the damaged blobs that nothing could mend, instead of those of before."""
+        text = " ".join(sorted(blob.hex() for blob in blobs))
+        if text != self.value(_DISTRUSTED):
+            self.set_value(_DISTRUSTED, text)
 
     def digest(self, blob: bytes) -> bytes | None:
         """Return the SHA-256 of a file kept by its inode, None where it was never read."""

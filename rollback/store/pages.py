@@ -205,7 +205,7 @@ class PageWriter:
             f"SELECT id FROM blob WHERE id IN ({marks})",  # noqa: S608
             tuple(pages),
         )
-        have = {row[0] for row in rows}
+        have = {row[0] for row in rows} - self._writer.distrusted
         for blob, page in pages.items():
             if blob not in have:
                 self._writer.add_packed(BlobKind.PACKED, blob, page)

@@ -280,7 +280,9 @@ def _refuse_unknown(project: Project, engine: Engine) -> None:
 
 
 def _rot(project: Project) -> None:
-    """Damage blobs whose content is still in the project: a byte of each pack and large blob."""
+    """Damage what can be mended: a byte of each pack and large blob, and the documents."""
+    for document in (project.store / "snapshots").iterdir():
+        document.write_bytes(document.read_bytes()[:-9])
     with project.engine() as engine:
         rows = engine.store.catalog.db.execute(
             "SELECT hex(blob.id), kind, name, place FROM blob"
