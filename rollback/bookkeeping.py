@@ -6,6 +6,7 @@ Each of it is written twice or can be made again, so `verify --repair` mends it 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import sqlite3
@@ -231,6 +232,31 @@ def _kind_of(content: bytes, row: int, head: int) -> int:
     }
     fitting = {kind.value for kind, fits in forms.items() if fits}
     return next((kind for kind in (row, head) if kind in fitting), row)
+
+
+def key_faults(store: Store) -> Iterator[Fault]:
+    """Yield the key of the store where it is not the one that was made."""
+    told = store.catalog.value("key")
+    with contextlib.suppress(OSError):
+        key = (store.path / "key").read_bytes()
+        if told and hashlib.sha256(key).hexdigest() != told:
+            yield Fault("the key is not what was made", _turning_back(store, bytearray(key), told))
+
+
+def _turning_back(store: Store, key: bytearray, told: str) -> Callable[[], bool]:
+    """Try each bit; where that was not all, a new key is made when one is needed."""
+
+    def turn_back() -> bool:
+        for at in range(len(key) * 8):
+            key[at // 8] ^= 1 << at % 8
+            if hashlib.sha256(key).hexdigest() == told:
+                store.put_key(bytes(key))
+                return True
+            key[at // 8] ^= 1 << at % 8
+        (store.path / "key").unlink()
+        return True
+
+    return turn_back
 
 
 def rescue_faults(store: Store) -> Iterator[Fault]:

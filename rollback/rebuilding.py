@@ -122,7 +122,8 @@ class _Rebuild:
                 with contextlib.suppress(sqlite3.Error):
                     self._moved += old.db.execute(_MOVED).fetchall()
                 with contextlib.suppress(sqlite3.Error):
-                    self.catalog.set_value("shared", old.value("shared"))
+                    for name in ("shared", "key"):
+                        self.catalog.set_value(name, old.value(name))
             finally:
                 old.close()
 

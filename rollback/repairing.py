@@ -22,14 +22,15 @@ def repair_store(
         StoreBusy: Another operation holds the store.
         NothingToDo: There is no store.
     """
+    place = placement.choose(settings.project, settings.store, settings.environ)
+    marked = ["the marker of the store was made again"] * placement.mend_marker(place.path)
     try:
-        return _repair(settings, progress)
+        report, said = _repair(settings, progress)
     except CatalogCorrupt:
-        place = placement.choose(settings.project, settings.store, settings.environ)
         with speaking(StoreUnusable, "the catalog could not be made again"):
-            said = rebuild_catalog(place.path)
-        report, more = _repair(settings, progress)
-        return report, [*said, *more]
+            marked += rebuild_catalog(place.path)
+        report, said = _repair(settings, progress)
+    return report, [*marked, *said]
 
 
 def _repair(settings: EngineSettings, progress: Progress | None) -> tuple[VerifyReport, list[str]]:

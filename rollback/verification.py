@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from rollback.bookkeeping import (
     Fault,
     index_faults,
+    key_faults,
     pack_faults,
     reference_faults,
     rescue_faults,
@@ -76,6 +77,7 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
         # What a damaged tree refers to cannot be counted, which is no damage of its own.
         damage += [] if any(_refers(b) for b in bad.values()) else counted
         damage += _settle(rescue_faults(store), repair=repair)
+        damage += _settle(key_faults(store), repair=repair)
         if store.lock.held or not damage:
             _remember(store, damage, bad)
         if repair and all(d.repaired for d in damage):

@@ -17,6 +17,8 @@ from rollback.errors import StoreUnusable
 
 FORMAT = b"guard store 1\n"
 PRIVATE = 0o700
+_SQLITE = b"SQLite format 3\0"
+_ANY_FORMAT = re.compile(rb"guard store \d+\n")
 _GET_FLAGS, _SET_FLAGS, _TOP_OF_TREE = 0x80086601, 0x40086602, 0x00020000
 """FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_TOPDIR_FL of linux/fs.h, on machines of 64 bits."""
 _SURVIVES = "in your state folder, which survives the project's removal"
@@ -97,6 +99,22 @@ def prepare(path: Path) -> None:
             f"the store {path} cannot be used: {error.strerror}",
             hint="name another place with --store DIR or GUARD_STORE",
         ) from error
+
+
+def mend_marker(path: Path) -> bool:
+    """Write the marker of a store anew where it is that of no version; return whether it was."""
+    marker = path / "STORE"
+    try:
+        found = marker.read_bytes()
+        with open(path / "catalog.db", "rb") as catalog:
+            ours = catalog.read(len(_SQLITE)) == _SQLITE
+        if not ours or _fits(found) or _ANY_FORMAT.fullmatch(found):
+            return False
+        marker.unlink()
+        _mark(path)
+    except OSError:
+        return False
+    return True
 
 
 def _spread_out(folder: Path) -> None:

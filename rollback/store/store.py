@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -216,12 +217,18 @@ class Store:
         write_durably(final, json.dumps(document).encode(), "snapshot.rename")
 
     def key(self) -> bytes:
-        """Return the store's secret key, made at its first use."""
+        """Return the store's secret key, made at its first use, in a transaction of the caller."""
         path = self.path / "key"
         with contextlib.suppress(FileNotFoundError):
             return path.read_bytes()
-        write_durably(os.fsencode(path), secrets.token_bytes(32), "snapshot.rename")
+        key = secrets.token_bytes(32)
+        self.catalog.set_value("key", hashlib.sha256(key).hexdigest())
+        self.put_key(key)
         return path.read_bytes()
+
+    def put_key(self, key: bytes) -> None:
+        """Write the store's key."""
+        write_durably(os.fsencode(self.path / "key"), key, "snapshot.rename")
 
     def free(self) -> int:
         """Return the bytes that an unprivileged process may still write."""

@@ -13,7 +13,7 @@ import pytest
 from driving import Project
 from gitrepo import repository
 from manifest import assert_back, manifest
-from rollback.errors import CatalogCorrupt
+from rollback.errors import CatalogCorrupt, StoreUnusable
 from rollback.reports import Selection
 
 
@@ -291,6 +291,31 @@ def test_a_damaged_tree_that_is_lost_stops_nothing_else(project: Project, folder
     with project.engine() as engine:
         engine.prune(keep_last=0, keep_days=0)
     assert _damage(project) == []
+
+
+def test_a_flipped_bit_in_the_marker_or_the_key(project: Project) -> None:
+    """The one locks everybody out, the other lets every variable look changed."""
+    project.snapshot()
+    key = (project.store / "key").read_bytes()
+    _flip(project.store / "key", 7, 4)
+    assert _damage(project) == ["the key is not what was made"]
+    assert project.repair()[0].ok
+    assert (project.store / "key").read_bytes() == key
+    (project.store / "key").write_bytes(bytes(32))
+    assert project.repair()[0].ok
+    assert _damage(project) == []
+    project.snapshot()
+    assert (project.store / "key").read_bytes() not in (key, bytes(32))
+    _flip(project.store / "STORE", 3)
+    with pytest.raises(StoreUnusable), project.engine():
+        pass
+    report, said = project.repair()
+    assert report.ok
+    assert said == ["the marker of the store was made again"]
+    assert _damage(project) == []
+    (project.store / "STORE").write_bytes(b"guard store 9\n")  # no damage: a later version's
+    with pytest.raises(StoreUnusable):
+        project.repair()
 
 
 @pytest.mark.parametrize("path", ["a/b/f1", "a/b", "big"])
