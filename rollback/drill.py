@@ -13,38 +13,31 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rollback.atomic import remove_path
-from rollback.build import TreeBuilder
-from rollback.difference import Comparison, contents, find_entry
+from rollback.difference import Comparison, find_entry
 from rollback.durable import sync_file_system
 from rollback.errors import NoSpace, RollbackError, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.inventory import is_tree, resource_from, target_from
 from rollback.lost import Lost, is_lost, say_lost
-from rollback.model import Entry, Kind, Policy, ResourceState, Skip, Snapshot
-from rollback.parallel import Workers
+from rollback.model import Entry, Kind, ResourceState, Skip, Snapshot
 from rollback.plan import TreeTarget
 from rollback.proving import Prover
 from rollback.reclaim import distribution_label
+from rollback.rehearsing import Rebuilder, emptied
 from rollback.reports import DrillPart, DrillReport
-from rollback.reread import differences, hash_one
 from rollback.room import PAGE, ScratchRoom
-from rollback.store.catalog import BlobKind
+from rollback.sampling import SAMPLE_PER_STRATUM, Stratum, files_of, strata
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
 from rollback.trash import discard
-from rollback.walk import open_root
-from rollback.writing import Linking
 
 AUTO_FULL_FILES = 250_000
 AUTO_FULL_BYTES = 16 << 30
-SAMPLE_PER_STRATUM = 48
-_STRATA = (4 << 10, 64 << 10, 1 << 20, 64 << 20, 1 << 62)
 _LARGE = 64 << 20
-_WORTH_A_PROCESS = 32 << 20
 _DOUBT = 2.0
 """The bound of what could not be rehearsed at all is this many times what the rest took."""
 SAFETY = 1.25
@@ -83,44 +76,6 @@ class _Part:
         self.skips.append(Skip(f"a part of the drill of {self.name}", why, fix))
 
 
-@dataclass(frozen=True, slots=True)
-class _Rebuilt:
-    """A rebuilt tree: what was written, how long it took, what reads differently."""
-
-    files: int
-    size: int
-    elapsed_s: float
-    wrong: list[str]
-
-
-@dataclass(slots=True)
-class _Stratum:
-    """Files of one size class, counted, and a uniform sample of them (algorithm R, Vitter 1985).
-
-    Attributes:
-        dice: Where chance comes from.
-        most: Size of the sample.
-        count: Number of files.
-        weight: Their bytes, with a page for each.
-        chosen: The sample.
-    """
-
-    dice: random.Random
-    most: int
-    count: int = 0
-    weight: int = 0
-    chosen: list[tuple[bytes, Entry]] = field(default_factory=list)
-
-    def add(self, path: bytes, entry: Entry) -> None:
-        """Count one more file."""
-        self.count += 1
-        self.weight += entry.size + 4096
-        if len(self.chosen) < self.most:
-            self.chosen.append((path, entry))
-        elif (at := self.dice.randrange(self.count)) < self.most:
-            self.chosen[at] = (path, entry)
-
-
 class Drill:
     """One rehearsal of one snapshot.
 
@@ -141,6 +96,7 @@ class Drill:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.prover = Prover(store, snapshot, environ, full=mode == "full")
+        self.rebuilder = Rebuilder(store.reader, undo=snapshot.kind == "undo")
         self.store = store
         self.snapshot = snapshot
         self.mode = mode
@@ -238,8 +194,8 @@ class Drill:
         self, target: TreeTarget, wanted: Mapping[bytes, Entry] | None, part: _Part
     ) -> bool:
         """Return whether there is room for files of a tree, for all where None; say if not."""
-        files = self._files(target) if wanted is None else wanted.items()
-        linking = self._linking(target, None)
+        files = files_of(self.store.reader, target) if wanted is None else wanted.items()
+        linking = self.rebuilder.linking(target, None)
         needed = sum(self.room.takes(path, entry, linking) for path, entry in files)
         room = self.room.left()
         if needed > room:
@@ -305,52 +261,27 @@ class Drill:
     def _full(self, target: TreeTarget, place: bytes, part: _Part) -> dict[str, object]:
         lost: dict[bytes, Lost] = {}
         try:
-            rebuilt = self._rebuilt(target, place, lost)
+            rebuilt = self.rebuilder.whole(target, place, lost)
             if rebuilt.wrong:
                 # Whether the store or the disk is to blame: a proven rebuild names what is damaged.
-                rebuilt = self._rebuilt(target, _emptied(place), lost, prove=True)
+                rebuilt = self.rebuilder.whole(target, emptied(place), lost, prove=True)
         except StoreCorrupt:
-            lost = self._lost(target, self._files(target), part)
+            lost = self._lost(target, files_of(self.store.reader, target), part)
             if not lost:
                 raise
-            rebuilt = self._rebuilt(target, _emptied(place), lost, prove=True)
+            rebuilt = self.rebuilder.whole(target, emptied(place), lost, prove=True)
         part.failures += rebuilt.wrong
         part.files, part.size = rebuilt.files, rebuilt.size
         part.estimate_s = rebuilt.elapsed_s
         part.bound_s = rebuilt.elapsed_s * SAFETY
-        sample = _Stratum(random.Random(self.snapshot.id), SAMPLE_PER_STRATUM)  # noqa: S311
-        for path, entry in self._files(target):
+        sample = Stratum(random.Random(self.snapshot.id), SAMPLE_PER_STRATUM)  # noqa: S311
+        for path, entry in files_of(self.store.reader, target):
             sample.add(path, entry)
         return {
             "tree": target.tree.hex(), "files": part.files, "size": part.size,
             "elapsed_s": rebuilt.elapsed_s,
             "sample": [os.fsdecode(path) for path, _ in sample.chosen],
         }  # fmt: skip
-
-    def _rebuilt(
-        self, target: TreeTarget, place: bytes, lost: Mapping[bytes, Lost], *, prove: bool = False
-    ) -> _Rebuilt:
-        """Rebuild a whole tree, but for what is lost, and read it again.
-
-        The disk writes while it is read; a rollback does one after the other, so that is what is
-        added up.
-        """
-        begun = time.monotonic()
-        linking = self._linking(target, None)
-        with TreeBuilder(self.store.reader, place, linking, prove=prove) as builder:
-            builder.add_tree(target.tree, b"", lambda path, _: path not in lost)
-            builder.write()
-            builder.link_groups([[p for p in group if p not in lost] for group in target.links])
-            builder.finish()
-        built = builder.built
-        sync = Workers(_sync, [place] if built.size else [], apart=built.size > _WORTH_A_PROCESS)
-        try:
-            reader = self.store.reader
-            wrong = list(differences(place, target.root, target.tree, reader, lost))
-            elapsed_s = time.monotonic() - begun + sum(sync.results())
-        finally:
-            sync.abandon()
-        return _Rebuilt(built.files, built.size, elapsed_s, wrong)
 
     def _lost(
         self, target: TreeTarget, files: Iterable[tuple[bytes, Entry]], part: _Part
@@ -410,10 +341,10 @@ class Drill:
     def _stratified(self, target: TreeTarget, place: bytes, part: _Part) -> None:
         """Rebuild a sample of each size class; the whole is its mean times the number."""
         part.sampled = part.unsynced = True
-        for number, stratum in enumerate(self._strata(target)):
+        for number, stratum in enumerate(strata(self.store.reader, target, self.snapshot.id)):
             if not stratum.count:
                 continue
-            chosen = self.room.fitting(stratum.chosen, self._linking(target, None))
+            chosen = self.room.fitting(stratum.chosen, self.rebuilder.linking(target, None))
             if not chosen:
                 part.unmeasured += stratum.weight
                 continue
@@ -427,74 +358,24 @@ class Drill:
             doubt = 1.0 if len(chosen) == stratum.count else 1.0 + 1.0 / len(chosen) ** 0.5
             part.bound_s += spent * share * doubt * SAFETY
 
-    def _strata(self, target: TreeTarget) -> list[_Stratum]:
-        """Return the size classes of a tree's files, and before them those that are links."""
-        dice = random.Random(self.snapshot.id)  # noqa: S311 - a sample, not a secret
-        strata = [_Stratum(dice, SAMPLE_PER_STRATUM) for _ in range(len(_STRATA) + 1)]
-        strata[-1].most = 1
-        for path, entry in self._files(target):
-            # Only what may be a link is looked up: a look costs more than all the rest.
-            linked = (
-                target.root.policy(path) is Policy.LINK
-                and self.store.reader.place(entry.ref).kind is BlobKind.INODE
-            )
-            index = 0 if linked else 1 + next(i for i, t in enumerate(_STRATA) if entry.size < t)
-            strata[index].add(path, entry)
-        return strata
-
     def _rebuild(
         self, target: TreeTarget, place: bytes, wanted: dict[bytes, Entry], part: _Part
     ) -> list[str]:
         """Rebuild single files under flat names."""
         try:
             try:
-                builder, wrong = self._rebuild_flat(target, place, wanted)
+                rebuilt = self.rebuilder.some(target, place, wanted)
             except StoreCorrupt:
                 lost = self._lost(target, wanted.items(), part)
                 if not lost:
                     raise
                 rest = {path: entry for path, entry in wanted.items() if path not in lost}
-                builder, wrong = self._rebuild_flat(target, _emptied(place), rest)
+                rebuilt = self.rebuilder.some(target, emptied(place), rest)
         except RollbackError as error:
             return [f"{target.root.name}: {error}"]
-        part.files += builder.built.files
-        part.size += builder.built.size
-        return [f"{target.root.name}: {item}" for item in wrong]
-
-    def _rebuild_flat(
-        self, target: TreeTarget, place: bytes, wanted: Mapping[bytes, Entry]
-    ) -> tuple[TreeBuilder, list[str]]:
-        """Rebuild single files, and return what differs when they are read again."""
-        names = {b"%d" % n: path for n, path in enumerate(wanted)}
-        linking = self._linking(target, lambda name: names[name])
-        with TreeBuilder(self.store.reader, place, linking) as builder:
-            for name, path in names.items():
-                builder.add_file(name, wanted[path])
-            builder.finish()
-        return builder, list(self._read_again(place, names, wanted))
-
-    def _read_again(
-        self, place: bytes, names: dict[bytes, bytes], wanted: Mapping[bytes, Entry]
-    ) -> Iterator[str]:
-        """Read single rebuilt files again; yield those that have another content."""
-        fd = open_root(place)
-        try:
-            for name, path in names.items():
-                ref = wanted[path].ref
-                if self.store.reader.place(ref).kind is BlobKind.INODE:
-                    continue
-                if hash_one(fd, name).ref != ref:
-                    yield f"{os.fsdecode(path)} has another content after the rebuild"
-        finally:
-            os.close(fd)
-
-    def _linking(self, target: TreeTarget, path_of: Callable[[bytes], bytes] | None) -> Linking:
-        return Linking.of(target.root, undo=self.snapshot.kind == "undo", path_of=path_of)
-
-    def _files(self, target: TreeTarget) -> Iterator[tuple[bytes, Entry]]:
-        for path, entry in contents(self.store.reader.tree, target.tree):
-            if entry.kind is Kind.FILE:
-                yield path, entry
+        part.files += rebuilt.files
+        part.size += rebuilt.size
+        return [f"{target.root.name}: {item}" for item in rebuilt.wrong]
 
     def _remember(self) -> None:
         if self._proven:
@@ -514,20 +395,6 @@ def _guess(parts: list[_Part]) -> None:
     for part in missing:
         part.estimate_s += part.unmeasured * pace_s
         part.bound_s += part.unmeasured * pace_s * _DOUBT * SAFETY
-
-
-def _sync(_number: int, place: bytes) -> float:
-    """Make a file system durable and return how long that took."""
-    begun = time.monotonic()
-    sync_file_system(place)
-    return time.monotonic() - begun
-
-
-def _emptied(place: bytes) -> bytes:
-    """Return a scratch folder with nothing in it any more."""
-    remove_path(place)
-    os.makedirs(place, mode=0o700)
-    return place
 
 
 def _fits(state: ResourceState) -> bool:
