@@ -16,6 +16,7 @@ from rollback.present import Present
 from rollback.recorded import RecordedFiles
 from rollback.reports import Selection
 from rollback.resources.base import Root
+from rollback.store.codec import EMPTY_TREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class TreePlan:
         relinks: Groups whose members become one file again.
         parts: Databases that become files of their own, apart from other names of theirs.
         touched: Folders whose metadata is set at the end: path → entry.
+        altered: Those of them of which more than the time differs.
         unrestorable: What the snapshot does not hold.
         lost: Files whose content the store had by a link that was written through.
         known: SHA-256 of such content where it is in place again, by path.
@@ -81,6 +83,7 @@ class TreePlan:
     relinks: list[list[bytes]] = field(default_factory=list)
     parts: list[bytes] = field(default_factory=list)
     touched: dict[bytes, Entry] = field(default_factory=dict)
+    altered: set[bytes] = field(default_factory=set)
     unrestorable: list[Skip] = field(default_factory=list)
     lost: dict[bytes, Lost] = field(default_factory=dict)
     known: dict[bytes, bytes] = field(default_factory=dict)
@@ -171,6 +174,8 @@ def steps_of(plan: TreePlan, project: bytes) -> list[Step]:
     for path, entry in plan.removes:
         if entry.kind is not Kind.DIRECTORY:
             add("remove", path)
+        elif entry.ref == EMPTY_TREE:
+            add("remove", path + b"/", 0, "folder")
     for path, entry in plan.folders:
         inside = [e for _, e in contents(load, entry.ref, path) if e.kind is Kind.FILE]
         add("create", path + b"/", sum(e.size for e in inside), f"{len(inside)} files")
@@ -178,13 +183,17 @@ def steps_of(plan: TreePlan, project: bytes) -> list[Step]:
         add("create", path + b"/", 0, "folder")
     for path, entry in plan.places + plan.specials:
         add("replace" if path in plan.replaced else "create", path, entry.size)
-    for path, _ in plan.metas:
-        add("metadata", path)
-    for group in plan.relinks:
-        add("metadata", group[0], 0, f"{len(group)} hard links")
-    for path in plan.parts:
-        add("metadata", path, 0, "a file of its own")
+    for path, detail in _metadata_of(plan):
+        add("metadata", path, 0, detail)
     return [step for _, step in sorted(steps, key=lambda item: item[0])]
+
+
+def _metadata_of(plan: TreePlan) -> Iterator[tuple[bytes, str]]:
+    """Yield what changes without any content, with what else is worth saying."""
+    yield from ((path, "") for path, _ in plan.metas)
+    yield from ((path + b"/", "") for path in plan.altered & plan.touched.keys())
+    yield from ((group[0], f"{len(group)} hard links") for group in plan.relinks)
+    yield from ((path, "a file of its own") for path in plan.parts)
 
 
 def show_path(root: Root, path: bytes, project: bytes) -> str:

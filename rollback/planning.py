@@ -147,6 +147,8 @@ class _Planner:
             return
         if new.kind is Kind.DIRECTORY:
             plan.touched[path] = new
+            if metadata_differs(old._replace(mtime_ns=new.mtime_ns), new):
+                plan.altered.add(path)
         elif new.kind in _UNTOUCHED:
             if new.kind is Kind.WATCHED:
                 self._cannot(path, "it is watched: it changed and was not kept")

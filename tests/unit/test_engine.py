@@ -7,6 +7,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -301,3 +302,23 @@ def test_names_that_belong_together_again_leave_the_times_of_their_folders(
     assert_back(apart, manifest(project.root))
     project.redo()
     assert_back(together, manifest(project.root))
+
+
+def test_what_befell_folders_alone_is_shown_and_can_be_undone(project: Project) -> None:
+    """A mode, an empty folder that came and one that went: none of them is nothing."""
+    (project.root / "empty").mkdir()
+    taken = project.snapshot().snapshot
+    (project.root / "train.py").write_text("edited")
+    project.rollback(taken)
+    spoil: dict[str, Callable[[], None]] = {
+        "models/": partial((project.root / "models").chmod, 0o700),
+        "new/": (project.root / "new").mkdir,
+        "empty/": (project.root / "empty").rmdir,
+    }
+    for path, act in spoil.items():
+        act()
+        spoilt = manifest(project.root)
+        assert [step.path for step in project.rollback(taken).steps] == [path]
+        project.undo()
+        assert_back(spoilt, manifest(project.root))
+        project.redo()
