@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
+from rollback.errors import damaged
 from rollback.folders import cached, join, open_folder, split
 from rollback.metadata import make_special, set_metadata
 from rollback.model import Entry, Kind
@@ -41,6 +42,7 @@ class TreeBuilder:
 
     Attributes:
         shared: Large blobs whose inode was given away, for want of space.
+        linked: Paths of files that share their inode with the store, as far as links go.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TreeBuilder:
         self.prove = prove
         self.shared: set[bytes] = set()
         self._moved: dict[bytes, bytes] = {}
+        self.linked: list[bytes] = []
         self.built = Built()
         self._jobs: list[FileJob] = []
         self._folders: list[tuple[bytes, Entry]] = []
@@ -88,6 +91,9 @@ class TreeBuilder:
         if entry.kind is Kind.FILE:
             place = self.reader.place(entry.ref)
             linkable = place.kind is BlobKind.INODE and self.linking.may(path)
+            if linkable:
+                self._prove_link(entry)
+                self.linked.append(path)
             if place.moved and self.linking.share_large:
                 # It was one file with all its names, and no other may become one with it.
                 first = self._moved.setdefault(entry.ref, path)
@@ -101,6 +107,10 @@ class TreeBuilder:
                 self._begin()
         elif entry.kind not in (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET):
             self._make_special(path, entry)
+
+    def _prove_link(self, entry: Entry) -> None:
+        if self.reader.catalog.is_spoiled(entry.ref):
+            raise damaged(entry.ref, "the linked file was written in place")
 
     def add_folder(self, path: bytes, entry: Entry, choose: Choose | None = None) -> None:
         """Create a folder whose metadata `finish` will set, and plan what is in it.

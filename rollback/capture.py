@@ -48,6 +48,11 @@ class Job:
         """The stat result of the walk."""
         return self.folder.infos[self.index]
 
+    @property
+    def touched(self) -> bool:
+        """Whether the index knows the file by a link, and but for its ctime as it is."""
+        return self.index in self.folder.touched
+
 
 def _nothing() -> None:
     """Do nothing: what was resolved at once cannot be abandoned."""

@@ -130,6 +130,8 @@ class Custody:
         if os.fstat(parent).st_dev != self._device:
             return None
         info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if self.store.catalog.is_spoiled(inode_id(info)):
+            return None  # that name stands for the content from before
         policy = self.root.policy(path)
         if policy is not Policy.LINK and info.st_nlink > 1 and not self._goes_whole(info):
             # Another name of this file stays in use and may be written to: a link would follow.

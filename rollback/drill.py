@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from rollback.atomic import remove_path
 from rollback.difference import Comparison, find_entry
 from rollback.durable import sync_file_system
-from rollback.errors import NoSpace, RollbackError, StoreCorrupt
+from rollback.errors import NoSpace, RollbackError, StoreBusy, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.inventory import is_tree, resource_from, target_from
 from rollback.lost import Lost, is_lost, say_lost
@@ -127,8 +127,10 @@ class Drill:
             elapsed_s = time.monotonic() - started
         finally:
             reach("drill.clean")
+            self.rebuilder.links.remove()
             discard(self.scratch, self.store.folder, files=sum(part.files for part in parts))
-        with contextlib.suppress(NoSpace):  # then the next one measures again
+        # What cannot be written down is measured, or read, once more the next time.
+        with contextlib.suppress(NoSpace, StoreBusy):
             self._remember()
         _guess(parts)
         return self._report(parts, elapsed_s, sync_s)
@@ -378,10 +380,11 @@ class Drill:
         return [f"{target.root.name}: {item}" for item in rebuilt.wrong]
 
     def _remember(self) -> None:
-        if self._proven:
-            with self.store.catalog.transaction():
+        if self._proven or self.rebuilder.links:
+            with self.store.catalog.transaction() as db:
                 for key, value in self._proven.items():
                     self.store.catalog.set_value(key, value)
+                self.rebuilder.links.take_over(db)
 
 
 def _guess(parts: list[_Part]) -> None:

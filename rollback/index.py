@@ -8,10 +8,12 @@ clean", Documentation/technical/racy-git.txt).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import sqlite3
+import stat
 import struct
 import zlib
 from array import array
@@ -25,7 +27,10 @@ from rollback.store.codec import encode_xattrs, record_name
 _SIGNATURE = struct.Struct("<IIIQQq")
 _PART = re.compile(rb"(([^\0]+)\0.{%d})" % _SIGNATURE.size, re.DOTALL)
 NO_CTIME = -1
-"""Stands for a ctime that is not compared: of folders, and of files that are kept by a link."""
+"""Stands for a ctime that is not compared: that of a folder.
+
+That of a file that is kept by a link is negative: guard itself changes it, see `refresh_links`.
+"""
 _RACY = -2
 _FETCHED_AT_ONCE = 30_000
 
@@ -50,6 +55,8 @@ class Folder:
         fresh: Index → entry of every other name but subfolders; None where it has to be resolved.
         gone: Records that the index knows and that are no more, or changed.
         linked: Indexes of files that the store keeps by their inode.
+        touched: Indexes of such files that have another ctime than the index knows, and nothing
+            else of it.
         tree: Its id, once built.
         notes: Databases and the like, see `Notes`.
     """
@@ -65,6 +72,7 @@ class Folder:
     fresh: dict[int, Entry | None] = field(default_factory=dict)
     gone: list[bytes] = field(default_factory=list)
     linked: set[int] = field(default_factory=set)
+    touched: set[int] = field(default_factory=set)
     tree: bytes = b""
     notes: Notes = field(default_factory=lambda: Notes({}, [], []))
 
@@ -72,7 +80,7 @@ class Folder:
         """Forget all but the tree: parents that are still open need no more of it."""
         self.names, self.parts, self.records, self.gone = [], [], [], []
         self.infos, self.children, self.xattrs, self.fresh, self.linked = {}, {}, {}, {}, set()
-        self.ctimes = array("q")
+        self.ctimes, self.touched = array("q"), set()
 
     def recognise(self, row: Row | None, read_records: Callable[[bytes], list[bytes]]) -> None:
         """Carry over what the index knows and what did not change; subfolders are left open."""
@@ -83,11 +91,13 @@ class Folder:
             record = None
             if (
                 found is not None
-                and found[0] in (NO_CTIME, ctimes[index])
+                and found[0] in (NO_CTIME, ctimes[index], -ctimes[index])
                 and found[1][0] != Kind.DIRECTORY
             ):
                 ctimes[index], record = found
                 del known[part]
+            elif found is not None and found[0] < _RACY:
+                self.touched.add(index)
             if record is None and index not in self.children:
                 self.fresh[index] = None
             records.append(record)
@@ -226,8 +236,8 @@ def index_row(
 ) -> tuple[str, bytes, bytes, bytes, bytes, bytes, str]:
     """Return the row by which the index will know a folder that was built.
 
-    Files kept by their inode are held against size, mtime and inode alone: linking changes
-    their ctime. What is younger than `horizon_ns` will be read again. Elsewhere the ctime alone
+    Of files kept by their inode the age is that of the mtime: they were linked just now. What is
+    younger than `horizon_ns` will be read again. Elsewhere the ctime alone
     tells the age: nobody can set it, while an mtime may lie in any century.
     """
     parts, ctimes = folder.parts, folder.ctimes
@@ -237,7 +247,7 @@ def index_row(
         if entry is None or entry.kind is Kind.UNPROTECTED:
             ctimes[index] = _RACY
         elif index in folder.linked:
-            ctimes[index] = _RACY if info.st_mtime_ns >= horizon_ns else NO_CTIME
+            ctimes[index] = _RACY if info.st_mtime_ns >= horizon_ns else -info.st_ctime_ns
         else:
             ctimes[index] = _RACY if info.st_ctime_ns >= horizon_ns else info.st_ctime_ns
     children = b"".join(
@@ -247,6 +257,37 @@ def index_row(
         storable(root), folder.path, folder.tree, b"".join(parts), ctimes.tobytes(), children,
         folder.notes.dump(),
     )  # fmt: skip
+
+
+def refresh_links(db: sqlite3.Connection, root: str, path: bytes, folders: set[bytes]) -> None:
+    """Take over the ctimes of files kept by a link, which more links of guard's have changed.
+
+    Args:
+        db: The catalog, in a transaction.
+        root: Name of a root.
+        path: Where it is.
+        folders: Those of it in which files were linked.
+    """
+    for folder in folders:
+        query = "SELECT signatures, ctimes FROM live WHERE root = ? AND folder = ?"
+        row = db.execute(query, (storable(root), folder)).fetchone()
+        if row is None:
+            continue
+        ctimes = array("q")
+        ctimes.frombytes(row[1])
+        for index, (part, name) in enumerate(_PART.findall(row[0])):
+            mode = _SIGNATURE.unpack(part[-_SIGNATURE.size :])[0]
+            linked = ctimes[index] < _RACY or ctimes[index] == NO_CTIME
+            if linked and stat.S_ISREG(mode):
+                with contextlib.suppress(OSError):
+                    info = os.lstat(os.path.join(path, folder, name))
+                    if sign(name, info) == part:
+                        ctimes[index] = -info.st_ctime_ns
+        if (now := ctimes.tobytes()) != row[1]:
+            db.execute(
+                "UPDATE live SET ctimes = ? WHERE root = ? AND folder = ?",
+                (now, storable(root), folder),
+            )
 
 
 def sign(name: bytes, info: os.stat_result) -> bytes:
@@ -292,5 +333,5 @@ def _same_ctimes(known: bytes, now: array[int]) -> bool:
     then = array("q")
     then.frombytes(known)
     return len(then) == len(now) and all(
-        old in (NO_CTIME, new) for old, new in zip(then, now, strict=True)
+        old in (NO_CTIME, new, -new) for old, new in zip(then, now, strict=True)
     )

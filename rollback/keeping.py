@@ -22,8 +22,10 @@ from rollback.reading import (
 )
 from rollback.resources.base import Root
 from rollback.smallfiles import SmallFiles
+from rollback.spoiling import is_spoiled
 from rollback.store.blobs import BlobWriter
 from rollback.store.catalog import Catalog, Place
+from rollback.store.codec import inode_id
 from rollback.walk import has_sqlite_magic
 
 Allowance = Callable[[Sequence[Job], Sequence[int]], int]
@@ -150,11 +152,20 @@ class KeepingResolver:
     ) -> None:
         for index in link:
             with contextlib.suppress(FileNotFoundError):
+                if self._is_spoiled(folders, jobs[index]):
+                    continue
                 kept = keep_link(folders, jobs[index].path, self.writer.folder)
                 if kept is not None and kept.place is not None:
                     self.writer.add_row(kept.ref, kept.place)
                     self.writer.touch(kept.ref)
                 results[index] = kept
+
+    def _is_spoiled(self, folders: FolderCache, job: Job) -> bool:
+        """Return whether the name that a link of a file would have is that of other content."""
+        reader = self.writer.reader
+        if self.expect_known or not job.touched:  # before a rollback its plan has looked at all
+            return reader.catalog.is_spoiled(inode_id(job.info))
+        return is_spoiled(reader, self.root, folders, job)
 
     def _copy_large(
         self, root_fd: int, jobs: list[Job], large: list[int], results: list[Kept | None]

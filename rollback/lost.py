@@ -52,6 +52,8 @@ def is_lost(reader: BlobReader, root: Root, path: bytes, entry: Entry) -> bool:
     place = reader.catalog.place(entry.ref)
     if place is None or place.kind is not BlobKind.INODE or place.moved:
         return False
+    if reader.catalog.is_spoiled(entry.ref):
+        return True
     source = file_path(reader.folder, place.kind, entry.ref)
     try:
         if inode_id(os.lstat(source)) == entry.ref:

@@ -7,10 +7,11 @@ import os
 from io import BufferedReader
 
 from rollback.capture import Captured, Job, Resolving, capture_tree, watched
-from rollback.folders import cached, split
+from rollback.folders import FolderCache, cached, split
 from rollback.model import Entry, Kind, Policy
 from rollback.reading import Kept
 from rollback.resources.base import Root
+from rollback.spoiling import is_spoiled
 from rollback.store.blobs import BlobReader
 from rollback.store.codec import decode_entry, inode_id, join_tree, tree_id
 from rollback.walk import has_sqlite_magic, read_xattrs
@@ -26,8 +27,9 @@ class NamingResolver:
         named: Paths of files whose content the store may not have.
     """
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, reader: BlobReader) -> None:
         self.root = root
+        self.reader = reader
         self.trees: dict[bytes, list[bytes]] = {}
         self.named: dict[bytes, os.stat_result] = {}
 
@@ -36,7 +38,8 @@ class NamingResolver:
         kept: list[Kept] = []
         with cached(root_fd) as folders:
             for job in jobs:
-                if self.root.policy(job.path) is Policy.WATCH:
+                policy = self.root.policy(job.path)
+                if policy is Policy.WATCH:
                     kept.append(watched(job))
                     continue
                 folder, name = split(job.path)
@@ -49,8 +52,16 @@ class NamingResolver:
                 except OSError:
                     xattrs = ()
                 self.named[job.path] = job.info
-                kept.append(Kept(Kind.FILE, inode_id(job.info), xattrs=xattrs))
+                ref = inode_id(job.info)
+                if policy is Policy.LINK and self._is_spoiled(folders, job, ref):
+                    ref = hashlib.sha256(b"spoiled\0" + ref).digest()
+                kept.append(Kept(Kind.FILE, ref, xattrs=xattrs))
         return Resolving(lambda: kept)
+
+    def _is_spoiled(self, folders: FolderCache, job: Job, ref: bytes) -> bool:
+        if job.touched:
+            return is_spoiled(self.reader, self.root, folders, job)
+        return self.reader.catalog.is_spoiled(ref)
 
     def add_tree(self, records: list[bytes]) -> bytes:
         """Remember a tree for this look only."""
@@ -74,7 +85,7 @@ class Present:
         self.root = root
         self.reader = reader
         self.opened: dict[bytes, int] = {}
-        self._resolver = NamingResolver(root)
+        self._resolver = NamingResolver(root, reader)
         self.captured: Captured = capture_tree(root, reader, self._resolver, update_index=False)
         self._hashes: dict[bytes, bytes | None] = {}
 

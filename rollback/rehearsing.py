@@ -15,6 +15,7 @@ from rollback.model import Entry
 from rollback.parallel import Workers
 from rollback.plan import TreeTarget
 from rollback.reread import differences, hash_one
+from rollback.spoiling import OwnLinks
 from rollback.store.blobs import BlobReader
 from rollback.store.catalog import BlobKind
 from rollback.walk import open_root
@@ -39,11 +40,15 @@ class Rebuilder:
     Args:
         reader: The store.
         undo: Whether the snapshot is what a rollback displaced.
+
+    Attributes:
+        links: Those of live files that it made.
     """
 
     def __init__(self, reader: BlobReader, *, undo: bool) -> None:
         self.reader = reader
         self.undo = undo
+        self.links = OwnLinks()
 
     def linking(self, target: TreeTarget, path_of: Callable[[bytes], bytes] | None) -> Linking:
         """Return what is known of the linked files of a tree; see `Linking.of`."""
@@ -70,6 +75,7 @@ class Rebuilder:
         linking = self.linking(target, None)
         with TreeBuilder(self.reader, place, linking, prove=prove) as builder:
             builder.add_tree(target.tree, b"", lambda path, _: path not in lost)
+            self.links.note(target.root, builder)
             builder.write()
             builder.link_groups([[p for p in group if p not in lost] for group in target.links])
             builder.finish()
@@ -94,6 +100,7 @@ class Rebuilder:
         with TreeBuilder(self.reader, place, linking) as builder:
             for name, path in names.items():
                 builder.add_file(name, wanted[path])
+            self.links.note(target.root, builder, names)
             builder.finish()
         wrong = list(self._read_again(place, names, wanted))
         built = builder.built

@@ -196,6 +196,7 @@ def commit_snapshot(store: Store, writer: BlobWriter, snapshot: Snapshot) -> Non
         for blob in blobs_of(state):
             writer.refer(blob)
     writer.finish()
+    store.catalog.remember_spoiled()
     document = dump(snapshot)
     store.write_document(document_name(snapshot), document)
     reach("snapshot.commit")

@@ -50,6 +50,8 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITH
 VERSION = 3
 """Of the schema, as SQLite's ``user_version`` has it; the first one had no index of large blobs,
 the second none of what rollbacks took."""
+LOST = bytes(32)
+"""Stands for the digest of a linked file whose content went by a write that its time hides."""
 _OPERATION = "seq, id, kind, state, started_at, ended_at, data"
 _DISTRUSTED = "distrusted"
 _HINT = "guard verify --repair"
@@ -105,6 +107,7 @@ class Catalog:
 
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path = path
+        self._spoiled: set[bytes] | None = None
         if writable and not path.exists():
             # Another process may be first; either way it is never open to others, not even once.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
@@ -271,7 +274,28 @@ class Catalog:
     def digest(self, blob: bytes) -> bytes | None:
         """Return the SHA-256 of a file kept by its inode, None where it was never read."""
         row = self.db.execute("SELECT sha256 FROM digest WHERE id = ?", (blob,)).fetchone()
-        return None if row is None else bytes(row[0])
+        return None if row is None or row[0] == LOST else bytes(row[0])
+
+    def is_spoiled(self, blob: bytes) -> bool:
+        """Return whether a file kept by its inode was found to have other content by now."""
+        return blob in self._all_spoiled()
+
+    def _all_spoiled(self) -> set[bytes]:
+        if self._spoiled is None:
+            rows = self.db.execute("SELECT id FROM digest WHERE sha256 = ?", (LOST,))
+            self._spoiled = {row[0] for row in rows}
+        return self._spoiled
+
+    def spoil(self, blob: bytes) -> None:
+        """Note, for as long as this catalog is open, that a file kept by its inode is spoiled."""
+        self._all_spoiled().add(blob)
+
+    def remember_spoiled(self) -> None:
+        """Write down for good what was noted, inside the caller's transaction."""
+        self.db.executemany(
+            "INSERT OR REPLACE INTO digest SELECT id, ? FROM blob WHERE id = ?",
+            ((LOST, blob) for blob in self._all_spoiled()),
+        )
 
     def learn_digest(self, blob: bytes, sha256: bytes) -> None:
         """Remember the SHA-256 of a file kept by its inode, inside the caller's transaction."""
