@@ -68,6 +68,7 @@ class _Part:
     lost: bool = False
     unsynced: bool = False
     unmeasured: int = 0
+    weight: int = 0
 
     def crowded(self, why: str) -> None:
         """Say that there is no room to rehearse all of it."""
@@ -230,21 +231,23 @@ class Drill:
     def _tree(self, number: int, state: ResourceState, part: _Part) -> None:
         target = target_from(state, self.store.reader)
         key = f"drill:tree:{state.name}"
+        part.weight = state.bytes + PAGE * state.files
         known = json.loads(self.store.catalog.value(key, "{}"))
+        if not known.get("weight"):
+            known = {}  # of an earlier version: nobody knows what its time was for
         place = os.path.join(self.scratch, b"%d" % number)
         os.makedirs(place, mode=0o700)
         record: dict[str, object] | None = None
         if self.mode == "full" or (self.mode == "auto" and not known and _fits(state)):
-            if state.bytes + PAGE * state.files <= self.room.left() or self._has_room(
-                target, None, part
-            ):
+            if part.weight <= self.room.left() or self._has_room(target, None, part):
                 record = self._full(target, place, part)
-        elif self.mode == "auto" and known and known.get("elapsed_s") is not None:
+        elif self.mode == "auto" and known:
             record = self._increment(target, place, part, known)
         if record is None:
             self._stratified(target, place, part)
         reach("drill.build")
         if record is not None and not part.failures:
+            record = {"weight": part.weight} | record  # an increment keeps that of the whole
             if not part.lost:  # else the next rehearsal would not say so any more
                 self._proven[key] = json.dumps(record)
             self._prove(target, None if part.sampled or part.lost else place, part)
@@ -325,7 +328,6 @@ class Drill:
                     wanted[pair.path] = pair.new
         elif proven != target.tree:
             return self._full(target, place, part) if self._has_room(target, None, part) else None
-        fresh = sum(entry.size for entry in wanted.values())
         names = [os.fsencode(name) for name in known["sample"]]  # type: ignore[attr-defined]
         for path in random.Random(self.snapshot.id).sample(names, min(len(names), 16)):  # noqa: S311
             entry = find_entry(load, target.tree, path)
@@ -333,12 +335,15 @@ class Drill:
                 wanted.setdefault(path, entry)
         if not self._has_room(target, wanted, part):
             return None
+        started = time.monotonic()
         part.failures += self._rebuild(target, place, wanted, part)
-        growth = _growth(known, len(wanted), fresh) if fresh else 1.0
         part.sampled = True
-        part.estimate_s = float(known["elapsed_s"]) * growth  # type: ignore[arg-type]
+        # Always held against the time of the whole: what changes each time adds up to nothing.
+        growth = max(1.0, part.weight / int(str(known["weight"])))
+        whole_s = float(known["elapsed_s"]) * growth  # type: ignore[arg-type]
+        part.estimate_s = max(whole_s, time.monotonic() - started)
         part.bound_s = part.estimate_s * SAFETY
-        return {**known, "tree": target.tree.hex(), "elapsed_s": part.estimate_s}
+        return {**known, "tree": target.tree.hex()}
 
     def _stratified(self, target: TreeTarget, place: bytes, part: _Part) -> None:
         """Rebuild a sample of each size class; the whole is its mean times the number."""
@@ -402,8 +407,3 @@ def _guess(parts: list[_Part]) -> None:
 
 def _fits(state: ResourceState) -> bool:
     return state.files <= AUTO_FULL_FILES and state.bytes <= AUTO_FULL_BYTES
-
-
-def _growth(known: dict[str, object], files: int, size: int) -> float:
-    before = int(str(known["size"])) + 4096 * int(str(known["files"]))
-    return 1.0 + (size + 4096 * files) / max(1, before)

@@ -1,0 +1,23 @@
+"""The bound of a rehearsal follows what there is, not how often it was looked at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from driving import Project
+
+
+def test_what_changes_in_every_run_makes_no_rollback_slower(tmp_path: Path) -> None:
+    """The same checkpoint, written again and again beside a tiny file that was rehearsed whole."""
+    project = Project(tmp_path.resolve())
+    (project.root / "tiny").write_text("x")
+    bounds: list[float] = []
+    for _ in range(8):
+        taken = project.snapshot().snapshot
+        with project.engine() as engine:
+            report = engine.drill(taken)
+        assert report.passed
+        bounds.append(report.bound_s)
+        (project.root / "last.ckpt").write_bytes(os.urandom(300_000))
+    assert max(bounds) < 10
