@@ -6,6 +6,7 @@ What is in neither of them is somebody's work, and has to be reachable by an und
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 
 from rollback.difference import Comparison, Pair, find_entry
@@ -72,20 +73,33 @@ def _same(one: Entry | None, other: Entry | None) -> bool:
     told = (one.size, one.mtime_ns) == (other.size, other.mtime_ns)
     if Kind.UNPROTECTED in (one.kind, other.kind):
         return told
-    if one.kind is not other.kind or one.mode != other.mode:
+    if one.kind is not other.kind:
+        return False
+    if one.kind is Kind.DIRECTORY:
+        return _same_folder(one, other)
+    if one.mode != other.mode:
         return False
     return one.kind in _UNLOOKED or one.ref == other.ref or (one.kind is Kind.FILE and told)
 
 
+def _same_folder(one: Entry, other: Entry) -> bool:
+    """Return whether two modes of a folder are one, but for what a restore needs to write to it.
+
+    A folder is made private, and opened for its owner, before something is put into it.
+    """
+    private = stat.S_IRWXU in (one.mode, other.mode)
+    return private or one.mode | stat.S_IRWXU == other.mode | stat.S_IRWXU
+
+
 def _gap(pair: Pair, wanted: Entry | None) -> bool:
-    """Return whether nothing is there because one kind was about to make way for another."""
+    """Return whether nothing is there because one kind was about to make way for another.
+
+    A file takes the place of a file in one step; anything else is removed before.
+    """
     old = pair.old
-    return (
-        pair.new is None
-        and old is not None
-        and wanted is not None
-        and (old.kind is Kind.DIRECTORY) is not (wanted.kind is Kind.DIRECTORY)
-    )
+    if pair.new is not None or old is None or wanted is None:
+        return False
+    return old.kind is not wanted.kind
 
 
 def _database_differs(store: Store, known: ResourceState | None, now: ResourceState) -> bool:

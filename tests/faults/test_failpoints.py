@@ -78,6 +78,24 @@ def test_a_recovery_that_ends_while_it_cleans_leaves_nothing_behind(again: str) 
     assert judge(undo, STATES[0], "restore.index:kill", again) == []
 
 
+@pytest.mark.parametrize(
+    ("verb", "kind", "armed"),
+    [
+        ("rollback", "read-only folders, no rights", "restore.replace:kill@3"),
+        ("undo", "read-only folders, no rights", "restore.remove:kill@2"),
+        ("rollback", "types changed", "restore.folder:kill"),
+        ("rollback", "types changed", "restore.replaced:emfile+"),
+    ],
+)
+def test_what_a_restore_had_begun_is_not_taken_for_somebodys_work(
+    verb: str, kind: str, armed: str
+) -> None:
+    """One undo takes it all back: a folder that was opened, a kind that made way, is no edit."""
+    scenario = next(scenario for scenario in SCENARIOS if scenario.name == verb)
+    state = next(state for state in STATES if state.name == kind)
+    assert judge(scenario, state, armed) == []
+
+
 def test_nothing_stays_beside_a_database_that_somebody_else_put_back() -> None:
     """Nothing is left to restore then, and what the dead restore had staged goes all the same."""
     state = next(state for state in STATES if state.name == "SQLite, rollback journal")
