@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from rollback.capture import Job, Resolving, capture_tree
+from rollback.errors import NoSpace
 from rollback.inventory import EngineSettings, Inventory
 from rollback.keeping import KeepingResolver, stored_size
 from rollback.model import Kind, Operation, Snapshot
@@ -57,8 +58,16 @@ def take_snapshot(
         return taker.take(wanted.inventory, kind=wanted.kind, label=wanted.label)
     except Crowded:
         _forget(store, operation)
-    removed = _make_room(store, settings, wanted.inventory.roots)
+        removed = _make_room(store, settings, wanted.inventory.roots)
+    except NoSpace:
+        # Content of the first roots took what the catalog needs for the others; now that is known.
+        if taker.room is None or not taker.room.upkeep:
+            raise
+        _forget(store, operation)
+        removed = ()
+    room = taker.room
     taker = SnapshotTaker(store, settings, operation, newest())
+    taker.upkeep = room.upkeep if room is not None else 0
     report = taker.take(wanted.inventory, kind=wanted.kind, label=wanted.label)
     return replace(report, removed=removed)
 

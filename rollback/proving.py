@@ -83,6 +83,8 @@ class Prover:
         """
         if target.root.resource not in {"git", "python"} or not target.present:
             return Proof()
+        if any(os.fsdecode(target.root.path) in skip.what for skip in self.snapshot.skipped):
+            copy = None  # it lacks what could not be kept: that it does not work says nothing
         known = json.loads(self.store.catalog.value(self.key(target), "{}"))
         same = known.get("tree") == target.tree.hex()
         dear = copy is None and float(known.get("elapsed_s", 0.0)) > CHEAP_S

@@ -19,8 +19,8 @@ PAGE = 4096
 _LEFT_FREE = 4
 """One part in so many of what is free stays free during a rehearsal: the disk is others' too."""
 
-_ROW = 128
-"""Bytes that a file takes besides its content: head in a pack, row in the catalog."""
+_ROW = 256
+"""Bytes that a file takes besides its content: head in a pack and row, or why it is not kept."""
 _NAME = 160
 """Bytes that a name takes in a folder's record and in the index, besides the name, twice."""
 _FOLDER = 512
@@ -45,11 +45,16 @@ class Room:
         max_store_bytes: Its quota.
         writer: Counts the content that was kept.
         forgetful: Whether old snapshots may go before anything is left out.
+
+    Attributes:
+        upkeep: Bytes that are counted besides content; what an earlier try found is counted from
+            the beginning.
     """
 
     def __init__(
         self, store: Store, max_store_bytes: int, writer: BlobWriter, *, forgetful: bool = False
     ) -> None:
+        self.upkeep = 0
         self.store = store
         self.writer = writer
         self._used = store.used()
@@ -58,7 +63,7 @@ class Room:
         self._margin = 2 * store.reserve()
         self._catalog = os.stat(store.catalog.path).st_size
         self._files = 0
-        self._upkeep = 0
+        self._counted = 0
 
     def allow(self, jobs: Sequence[Job], sizes: Sequence[int]) -> int:
         """Return how many bytes of content may still be kept.
@@ -72,13 +77,14 @@ class Room:
             Crowded: One of them would fit, were there no old snapshots.
         """
         self._files += len(jobs)
-        self._upkeep += _ROW * len(jobs)
+        self._counted += _ROW * len(jobs)
         folders = {id(job.folder): job.folder for job in jobs}
         for folder in folders.values():
-            self._upkeep += _FOLDER + sum(_NAME + 2 * len(name) for name in folder.names)
+            self._counted += _FOLDER + sum(_NAME + 2 * len(name) for name in folder.names)
+        self.upkeep = max(self.upkeep, self._counted)
         journal = min(self._catalog, _JOURNAL * self._files)
-        disk = self.store.free() - self._margin - self._upkeep - journal
-        quota = self._quota - self.writer.new_bytes - self._upkeep
+        disk = self.store.free() - self._margin - self.upkeep - journal
+        quota = self._quota - self.writer.new_bytes - self.upkeep
         left = max(0, min(quota, disk))
         if self._forgetful and any(left < end <= left + self._used for end in _ends(sizes)):
             raise Crowded

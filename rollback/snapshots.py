@@ -56,6 +56,8 @@ class SnapshotTaker:
         forgetful: bool = False,
     ) -> None:
         self.forgetful = forgetful
+        self.room: Room | None = None
+        self.upkeep = 0
         self.store = store
         self.settings = settings
         self.operation = operation
@@ -93,9 +95,10 @@ class SnapshotTaker:
         return SnapshotReport(snapshot, elapsed_s, self.writer.new_bytes, categories)
 
     def _capture_roots(self, roots: Sequence[Root], work: bytes) -> None:
-        room = Room(
+        room = self.room = Room(
             self.store, self.settings.max_store_bytes, self.writer, forgetful=self.forgetful
         )
+        room.upkeep = self.upkeep
         for root in roots:
             resolver = KeepingResolver(root, self.writer, work, room.allow)
             found = capture_tree(root, self.store.reader, resolver, update_index=True)

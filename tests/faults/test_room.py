@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from driving import Project, scratch_project
 from manifest import assert_back, manifest
 from rollback import failpoints
+from rollback.errors import NoSpace
 from rollback.reports import DrillReport
 from small_disk import mounted
 
@@ -105,3 +107,34 @@ def test_a_disk_that_others_fill_during_the_rehearsal(
         assert any("became full" in skip.why for skip in report.skips), report.skips
         assert not list((project.store / "work").glob("drill-*"))
     assert _drill(project, "full").mode == "full"
+
+
+def test_a_catalog_that_finds_no_room_is_counted_before_the_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found too late the first time is known the second time; on a full disk it ends."""
+    project = Project(tmp_path)
+    _fill(project.root, 12, 5_000)
+    before = manifest(project.root)
+    monkeypatch.setattr(failpoints, "_armed", failpoints._arm("snapshot.commit:enospc"))
+    taken = project.snapshot().snapshot
+    monkeypatch.setattr(failpoints, "_armed", failpoints._arm("snapshot.commit:enospc+"))
+    with pytest.raises(NoSpace):
+        project.snapshot()
+    monkeypatch.setattr(failpoints, "_armed", [])
+    (project.root / "d1" / "f1").unlink()
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+    with project.engine() as engine:
+        assert engine.verify(repair=False).ok
+
+
+def test_an_environment_that_could_not_be_kept_whole_stops_nothing(tmp_path: Path) -> None:
+    """Its copy does not work, which says nothing of the environment."""
+    project = Project(tmp_path)
+    venv.create(project.root / ".venv", symlinks=True)
+    project.max_store_bytes = 1
+    taken = project.snapshot().snapshot
+    assert any("pyvenv.cfg" in skip.what for skip in taken.skipped)
+    report = _drill(project, "full")
+    assert report.passed, report.failures
