@@ -7,10 +7,13 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from rollback.errors import StoreBusy
+
+_DYING_S = 2.0
 
 
 def boot_id() -> str:
@@ -73,7 +76,7 @@ class StoreLock:
         return self._fd >= 0
 
     def acquire(self) -> None:
-        """Take the lock, without waiting.
+        """Take the lock, without waiting but for the workers of an owner that was just killed.
 
         Raises:
             StoreBusy: Another process holds it; the message names its pid and command.
@@ -82,15 +85,13 @@ class StoreLock:
             self.depth += 1
             return
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(fd):
             text = os.pread(fd, 4096, 0)
             os.close(fd)
             raise StoreBusy(
                 f"another guard operation is at work here: {_describe(text)}",
                 hint="wait for it to end, or end it; guard status shows what it does",
-            ) from None
+            )
         # On a full disk the owner's name cannot be written; the lock holds all the same.
         with contextlib.suppress(OSError):
             text = json.dumps(owner()).encode()
@@ -108,6 +109,32 @@ class StoreLock:
         if not self.depth and self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _lock(fd: int) -> bool:
+    """Take the lock of an open file; return False where somebody else has it.
+
+    The workers of an owner that was killed have it for as long as the kernel takes to end them.
+    """
+    deadline = time.monotonic() + _DYING_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline or not _is_dead(os.pread(fd, 4096, 0)):
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+def _is_dead(text: bytes) -> bool:
+    """Return whether the owner is written down whole, and gone."""
+    try:
+        who = json.loads(text.strip(b" \0") or b"{}")
+        return {"pid", "start", "boot"} <= who.keys() and not is_alive(who)
+    except (ValueError, TypeError, AttributeError):
+        return False
 
 
 def _describe(text: bytes) -> str:

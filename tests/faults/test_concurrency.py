@@ -153,6 +153,24 @@ def test_the_children_of_a_killed_guard_hold_nothing(
     project.snapshot()
 
 
+def test_the_workers_of_a_killed_owner_are_waited_for(project: Project) -> None:
+    """The kernel ends them a moment after it; until then they have its lock."""
+    ready, done = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        engine = project.engine()
+        engine.begin("run", {"command": ["python", "train.py"]})
+        if os.fork() == 0:
+            os.write(done, b"x")
+            time.sleep(0.4)
+        os._exit(0)
+    os.close(done)
+    assert os.read(ready, 1) == b"x"
+    os.close(ready)
+    os.waitpid(pid, 0)
+    project.recover()
+
+
 def _children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
