@@ -30,7 +30,26 @@ def set_metadata(fd: int, entry: Entry, *, fresh: bool = True) -> list[str]:
         except PermissionError:
             notes.append(f"its owner cannot be set to {entry.uid}:{entry.gid}")
     look = entry.xattrs or info.st_mode & 0o70 or not fresh
-    current = dict(_xattrs(fd)) if look else {}
+    notes += _set_xattrs(fd, entry, dict(_xattrs(fd)) if look else {})
+    try:
+        if stat.S_IMODE(os.fstat(fd).st_mode) != entry.mode:
+            os.chmod(fd, entry.mode)
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+    except PermissionError:
+        if os.geteuid() in {0, info.st_uid}:
+            raise
+        notes.append("it is another user's: its mode and time cannot be set")
+    return notes
+
+
+def _set_xattrs(fd: int, entry: Entry, current: dict[bytes, bytes]) -> list[str]:
+    """Give an open file the attributes of its entry in place of those that it has."""
+    notes: list[str] = []
+    mode = os.fstat(fd).st_mode
+    if current != dict(entry.xattrs) and not mode & stat.S_IWUSR:
+        # Attributes are for those who may write the file, even its owner.
+        with contextlib.suppress(PermissionError):
+            os.chmod(fd, stat.S_IMODE(mode) | stat.S_IWUSR)
     for key in current.keys() - {k for k, _ in entry.xattrs}:
         with contextlib.suppress(OSError):
             os.removexattr(fd, key)
@@ -40,14 +59,6 @@ def set_metadata(fd: int, entry: Entry, *, fresh: bool = True) -> list[str]:
                 os.setxattr(fd, key, value)
             except OSError:
                 notes.append(f"its attribute {os.fsdecode(key)} cannot be set")
-    try:
-        if stat.S_IMODE(os.fstat(fd).st_mode) != entry.mode:
-            os.chmod(fd, entry.mode)
-        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-    except PermissionError:
-        if os.geteuid() in {0, info.st_uid}:
-            raise
-        notes.append("it is another user's: its mode and time cannot be set")
     return notes
 
 

@@ -6,7 +6,7 @@ import os
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from driving import Project, scratch_project
 from faults.cases import Case
@@ -33,8 +33,20 @@ def test_rollback_is_the_identity(tree: list[Step], spoiling: list[Step]) -> Non
     round_trip(tree, spoiling)
 
 
+def _step(act: Act, name: bytes, mode: int) -> Step:
+    return Step(act, 0, 0, name, b"", mode, 0)
+
+
 @_FEWER
 @given(tree=trees(), spoiling=damage())
+@example(
+    tree=[_step(Act.FILE, b"a", 0o644)],
+    spoiling=[_step(Act.XATTR, b"a", 0o644), _step(Act.CHMOD, b"a", 0o444)],
+)
+@example(
+    tree=[_step(Act.FILE, b"a", 0o444), _step(Act.XATTR, b"a", 0o644)],
+    spoiling=[_step(Act.DELETE, b"a", 0)],
+)
 def test_an_unprivileged_user_gets_everything_back(tree: list[Step], spoiling: list[Step]) -> None:
     """Without root's rights too, as long as nothing is made unreadable."""
     state = State("generated", lambda p: _readable(p, tree), lambda p: _readable(p, spoiling),
