@@ -21,6 +21,7 @@ from rollback.resources.git import (
     git_skips,
     git_temporary,
 )
+from rollback.resources.git.refs import packed_refs
 
 HASH = b"0123456789abcdef0123456789abcdef01234567"
 LONG = b"0123456789abcdef" * 4
@@ -287,3 +288,9 @@ def test_large_files_attest_themselves(tmp_path: Path) -> None:
         assert git_intact(b"lfs/objects/" + digest[:2] + b"/" + digest[2:4] + b"/" + digest, file)
         assert git_intact(b"lfs/objects/ab/cd/" + LONG, file) is False
         assert git_intact(b"index", file) is None
+
+
+def test_a_fifo_in_place_of_the_packed_references_hangs_nothing(tmp_path: Path) -> None:
+    """It holds no reference, and nobody waits for a writer."""
+    os.mkfifo(tmp_path / "packed-refs")
+    assert packed_refs(os.fsencode(tmp_path)) == {}

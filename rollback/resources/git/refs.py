@@ -53,9 +53,10 @@ def resolve(layout: GitLayout, name: bytes) -> str | None:
 
 def packed_refs(commondir: bytes) -> dict[bytes, bytes]:
     """Return the references of the file `packed-refs`: name to hash, in bytes."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO in its place does not hang guard
     try:
-        with open(os.path.join(commondir, b"packed-refs"), "rb") as file:
-            lines = file.read().split(b"\n")
+        with os.fdopen(os.open(os.path.join(commondir, b"packed-refs"), flags), "rb") as file:
+            lines = (file.read() or b"").split(b"\n")
     except OSError:
         return {}
     found = {}
