@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -15,6 +16,8 @@ from faults.states import STATES, project_in
 from manifest import assert_back, manifest
 from rollback.resources.git import git_intact, roots
 
+_TICK_S = 0.03
+"""What befalls a file in the tick of the clock in which guard linked it has the same ctime."""
 STATE = next(state for state in STATES if state.name == "git repository")
 
 
@@ -46,6 +49,7 @@ def _objects(project: Project) -> list[Path]:
 
 @contextmanager
 def _time_kept(path: Path) -> Iterator[None]:
+    time.sleep(_TICK_S)
     info = path.stat()
     path.chmod(0o644)
     yield
@@ -105,6 +109,7 @@ def test_a_link_of_somebody_elses_is_read_once(project: Project, asked: list[byt
     """`git clone` links objects: what changed its ctime is read, the rest is not."""
     project.snapshot()
     path = _objects(project)[0]
+    time.sleep(_TICK_S)
     os.link(path, project.base / "elsewhere")
     project.snapshot()
     assert [os.path.basename(name) for name in asked] == [os.fsencode(path.name)]
