@@ -17,7 +17,8 @@ from manifest import assert_back, manifest
 from rollback.resources.git import git_intact, roots
 
 _TICK_S = 0.03
-"""What befalls a file in the tick of the clock in which guard linked it has the same ctime."""
+"""A file younger than the clock's grain is read again in any case, and what befalls one in the tick
+in which guard linked it has the same ctime."""
 STATE = next(state for state in STATES if state.name == "git repository")
 
 
@@ -26,6 +27,7 @@ def project() -> Iterator[Project]:
     """A repository, whose objects are kept by their inodes."""
     with project_in(STATE) as made:
         STATE.make(made)
+        time.sleep(_TICK_S)
         yield made
 
 
