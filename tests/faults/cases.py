@@ -6,11 +6,7 @@ the project that shares no code with it.
 
 from __future__ import annotations
 
-import functools
-import gc
-import importlib
 import os
-import pkgutil
 import select
 import signal
 import time
@@ -19,14 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import rollback
 from driving import Project
-from faults.states import NOBODY, State, project_in
+from faults.states import State, project_in
 from manifest import Entry, differences, manifest
-from rollback import failpoints, rescue
+from rollback import failpoints
 from rollback.engine import Engine
 from rollback.errors import DrillFailed, RestoreIncomplete, RollbackError, StoreCorrupt
-from rollback.store import store
+from unprivileged import IS_ROOT, become_nobody, prepare_once
 
 Manifest = dict[bytes, Entry]
 PATIENCE_S = 60.0
@@ -138,10 +133,8 @@ def _in_child(case: Case, verb: Callable[[Project], object], armed: str, log: Pa
 
 def _child(case: Case, verb: Callable[[Project], object], armed: str, log: Path) -> tuple[int, str]:
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666) if armed else -1
-    if case.state.unprivileged and os.geteuid() == 0:
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+    if case.state.unprivileged and IS_ROOT:
+        become_nobody()
     case.state.prepare()
     if armed:
         failpoints._armed = [_Recorder(fd) if armed == "record" else _Telling(armed, fd)]
@@ -152,24 +145,6 @@ def _child(case: Case, verb: Callable[[Project], object], armed: str, log: Path)
     except Exception:  # noqa: BLE001 - whatever it is, the sweep has to name it
         return _UNCLEAR, traceback.format_exc()
     return 0, ""
-
-
-@functools.cache
-def prepare_once() -> None:
-    """Do what every child would do again: import what guard imports late, pack the rescue program.
-
-    One of them may be a user who may not read where the interpreter lies.
-    """
-    for module in pkgutil.walk_packages(rollback.__path__, "rollback."):
-        if module.name != "rollback.rescue.program":
-            importlib.import_module(module.name)
-    for name in ("encodings.ascii", "encodings.idna", "ctypes", "stringprep"):
-        importlib.import_module(name)
-    packed = functools.cache(rescue.build)
-    packed(Path(rollback.__file__).parent)
-    rescue.build = packed
-    store.RESERVE = 2 << 20  # to fill and to free 32 MB takes longer than a whole snapshot here
-    gc.freeze()
 
 
 def _wait(pid: int, deadline: float) -> int:

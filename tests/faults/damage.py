@@ -20,11 +20,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from driving import Project, scratch_project
-from faults.cases import prepare_once
 from faults.states import STATES
 from manifest import Entry, differences, manifest
 from rollback.errors import RollbackError
 from rollback.model import Snapshot
+from unprivileged import prepare_once
 
 LONG = 1_000
 _MIXED = (

@@ -14,8 +14,7 @@ from pathlib import Path
 from driving import Project, scratch_project
 from rollback import build, smallfiles
 from rollback.store.store import Store
-
-NOBODY = 65_534
+from unprivileged import IS_ROOT, give_away
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,8 @@ def project_in(state: State) -> Iterator[Project]:
     with scratch_project() as project, contextlib.ExitStack() as stack:
         if state.apart:
             project.store = stack.enter_context(_elsewhere(project)) / "store"
-        if state.unprivileged and os.geteuid() == 0:
-            for path in (project.base, project.root, project.store.parent):
-                os.chown(path, NOBODY, NOBODY)
+        if state.unprivileged and IS_ROOT:
+            give_away((project.base, project.root, project.store.parent))
         yield project
 
 

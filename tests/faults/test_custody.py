@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from driving import Project
-from faults.cases import prepare_once
 from manifest import assert_back, differences, manifest
 from rollback import obstacles, restore
 from rollback.engine import Engine
@@ -26,8 +25,8 @@ from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
 from rollback.reports import RestoreOutcome, Selection
 from rollback.store.store import Store
+from unprivileged import IS_ROOT, NOBODY, as_nobody, give_away
 
-NOBODY = 65_534
 MEMORY = Path("/dev/shm")
 Do = Callable[[Path], None]
 
@@ -159,38 +158,11 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
     (made.root / "sub/other").write_text("other")
     (made.root / "raw").mkdir()
     (made.root / "raw/old").write_text("input")
-    if os.geteuid() == 0:
-        for path in (base, other, made.root, *made.root.rglob("*")):
-            os.chown(path, NOBODY, NOBODY)
+    if IS_ROOT:
+        give_away((base, other, made.root, *made.root.rglob("*")))
     yield made
     for folder in (base, other):
         shutil.rmtree(folder)
-
-
-def as_user(work: Callable[[], object]) -> str:
-    """Do something in a process of an unprivileged user; return what it wrote."""
-    if os.geteuid() != 0:
-        return str(work())
-    prepare_once()
-    read_end, write_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            os.write(write_end, str(work()).encode())
-            code = 0
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the test has to say it
-            os.write(write_end, f"{type(error).__name__}: {error}".encode())
-        finally:
-            os._exit(code)
-    os.close(write_end)
-    with os.fdopen(read_end) as pipe:
-        text = pipe.read()
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, text
-    return text
 
 
 def told(outcome: RestoreOutcome) -> str:
@@ -204,24 +176,24 @@ def test_what_goes_comes_back_with_the_undo(project: Project, kind: Kind) -> Non
     if kind.foreign is not None and os.geteuid() != 0:
         pytest.skip("only root can make files of another user")
     before = manifest(project.root)
-    snapshot = as_user(lambda: project.snapshot().snapshot.id)
+    snapshot = as_nobody(lambda: project.snapshot().snapshot.id)
 
     def find() -> Snapshot:
         with project.engine() as engine:
             return engine.find_snapshot(snapshot)
 
-    as_user(lambda: kind.spoil(project.root))
+    as_nobody(lambda: kind.spoil(project.root))
     if kind.foreign is not None:
         kind.foreign(project.root)
     (project.root / "sub/other").write_text("spoilt")
     spoilt = manifest(project.root)
-    named = json.loads(as_user(lambda: told(project.rollback(find()))))
+    named = json.loads(as_nobody(lambda: told(project.rollback(find()))))
     after = manifest(project.root)
     left = [line for line in differences(before, after) if "mtime" not in line]
     assert (project.root / "sub/other").read_text() == "other"
     assert bool(named) is kind.stays
     assert bool(left) is kind.stays, "\n".join(left)
-    again = json.loads(as_user(lambda: told(project.undo())))
+    again = json.loads(as_nobody(lambda: told(project.undo())))
     assert bool(again) is not kind.owner
     assert_back(spoilt, manifest(project.root))
 

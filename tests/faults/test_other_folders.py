@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +14,13 @@ from pathlib import Path
 import pytest
 
 from driving import Project
-from faults.cases import prepare_once
 from manifest import assert_back, manifest
 from rollback import failpoints
 from rollback.errors import RollbackError
 from rollback.model import Category
 from rollback.reports import RestoreOutcome, Selection
 from small_disk import mounted
-
-_NOBODY = 65_534
+from unprivileged import IS_ROOT, as_nobody, give_away
 
 
 @pytest.fixture
@@ -172,29 +169,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _give_away(project: Project) -> None:
-    if os.geteuid() != 0:
+    if not IS_ROOT:
         pytest.skip("only root can become somebody else")
-    for place in (project.base, project.root, *project.root.rglob("*")):
-        os.chown(place, _NOBODY, _NOBODY, follow_symlinks=False)
-
-
-def _as_nobody(act: Callable[[], object]) -> None:
-    """Do something as a user without rights, in a child; its failure fails the test."""
-    prepare_once()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setgid(_NOBODY)
-            os.setuid(_NOBODY)
-            act()
-            code = 0
-        except BaseException:  # noqa: BLE001 - told to whoever reads the test's output
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    give_away((project.base, project.root, *project.root.rglob("*")))
 
 
 def _roll_back(project: Project) -> RestoreOutcome:
@@ -206,7 +183,7 @@ def _roll_back(project: Project) -> RestoreOutcome:
 def test_the_folder_of_another_user_is_named(open_project: Project) -> None:
     """What is in it stays; all else is put back, and guard goes on working."""
     project = open_project
-    _as_nobody(project.snapshot)
+    as_nobody(project.snapshot)
     (project.root / "out").mkdir()
     (project.root / "out/r").write_text("theirs")
     (project.root / "a").write_text("changed")
@@ -216,14 +193,14 @@ def test_the_folder_of_another_user_is_named(open_project: Project) -> None:
         assert named == [str(project.root / "out/r")]
         project.snapshot()
 
-    _as_nobody(roll_back)
+    as_nobody(roll_back)
     assert (project.root / "a").read_text() == "a"
 
 
 def test_a_folder_that_became_another_users_is_named(open_project: Project) -> None:
     """Its owner and mode stay as they are; what is in it is put back where that can be done."""
     project = open_project
-    _as_nobody(project.snapshot)
+    as_nobody(project.snapshot)
     os.chown(project.root / "data", 0, 0)
     (project.root / "data/s/x").write_text("changed")
 
@@ -232,7 +209,7 @@ def test_a_folder_that_became_another_users_is_named(open_project: Project) -> N
         assert named == {str(project.root / "data")}
         project.snapshot()
 
-    _as_nobody(roll_back)
+    as_nobody(roll_back)
     assert (project.root / "data/s/x").read_text() == "x"
 
 
@@ -250,17 +227,17 @@ def test_a_folder_that_was_shut_is_opened_and_comes_back(open_project: Project, 
         for name in ("data/new/deep", "data/new", "data/s", "data"):
             (project.root / name).chmod(mode)
 
-    _as_nobody(spoil)
+    as_nobody(spoil)
     spoilt = manifest(project.root)
 
     def back() -> None:
         assert _roll_back(project).skipped == ()
 
-    _as_nobody(back)
+    as_nobody(back)
     assert_back(before, manifest(project.root))
-    _as_nobody(project.undo)
+    as_nobody(project.undo)
     assert_back(spoilt, manifest(project.root))
-    _as_nobody(project.redo)
+    as_nobody(project.redo)
     assert_back(before, manifest(project.root))
 
 
@@ -276,7 +253,7 @@ def test_a_rollback_that_ends_before_it_changed_anything_shuts_them_again(
         (project.root / "data/d").write_text("changed")
         (project.root / "data").chmod(0)
 
-    _as_nobody(spoil)
+    as_nobody(spoil)
     spoilt = manifest(project.root)
 
     def roll_back() -> None:
@@ -285,8 +262,8 @@ def test_a_rollback_that_ends_before_it_changed_anything_shuts_them_again(
             _roll_back(project)
 
     with contextlib.suppress(AssertionError):
-        _as_nobody(roll_back)
-    _as_nobody(project.recover)
+        as_nobody(roll_back)
+    as_nobody(project.recover)
     assert_back(spoilt, manifest(project.root))
 
 
@@ -299,11 +276,11 @@ def test_a_project_that_forbids_writing_is_staged_beside_all_the_same(
     if not os.access(apart, os.W_OK) or os.stat(apart).st_dev == os.stat(project.base).st_dev:
         pytest.skip("there is one file system only")
     with tempfile.TemporaryDirectory(dir=apart) as folder:
-        os.chown(folder, _NOBODY, _NOBODY)
+        give_away([Path(folder)])
         project.store = Path(folder) / "store"
         project.root.chmod(0o555)
         before = manifest(project.root)
-        _as_nobody(project.snapshot)
+        as_nobody(project.snapshot)
 
         def spoil() -> None:
             project.root.chmod(0o755)
@@ -312,7 +289,7 @@ def test_a_project_that_forbids_writing_is_staged_beside_all_the_same(
             project.root.chmod(0o555)
             assert _roll_back(project).skipped == ()
 
-        _as_nobody(spoil)
+        as_nobody(spoil)
         assert_back(before, manifest(project.root))
 
 

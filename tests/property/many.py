@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hypothesis import HealthCheck, given, seed, settings
 
 from driving import scratch_project
-from faults.cases import prepare_once
 from manifest import assert_back, manifest
 from rollback.errors import NothingToDo
 from trees import Step, carry_out, damage, owners, trees
+from unprivileged import prepare_once
 
 LONG = 10_000
 _BATCH = 250
