@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Iterator, Mapping
@@ -135,7 +136,8 @@ def _added_database(store: Store, root: Root, path: bytes, project: bytes) -> Ch
     size = os.lstat(place).st_size
     found = None
     if size <= _READ_BYTES:
-        found = resource.difference(resource.absent(), _vault(store))
+        with contextlib.suppress(PermissionError):
+            found = resource.difference(resource.absent(), _vault(store))
     return _of_state(resource.absent(), found or StateChange("added", new_bytes=size))
 
 
@@ -228,7 +230,11 @@ def _only_folder_time(old: Entry | None, new: Entry | None) -> bool:
 
 
 def _live_changes(store: Store, state: ResourceState) -> Iterator[Change]:
-    found = resource_from(state).difference(state, _vault(store))
+    try:
+        found = resource_from(state).difference(state, _vault(store))
+    except PermissionError:
+        size = os.lstat(state.location).st_size
+        found = StateChange("modified", "it cannot be read now", new_bytes=size)
     if found is not None:
         yield _of_state(state, found)
 

@@ -16,7 +16,7 @@ from rollback.sameness import is_known_by_time, same_content
 
 NOT_KEPT = "its content was not kept"
 _UNTOUCHED = (Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
-_STAYS = {
+STAYS = {
     Kind.WATCHED: (
         "what is there now is watched: it is not kept, so it stays",
         "remove it yourself where it is not wanted",
@@ -130,7 +130,7 @@ class _Planner:
         if new.kind is Kind.UNPROTECTED and self._is_alike(path, old, new):
             self.plan.alike.add(path)
             return True
-        unknown = old.kind in _STAYS
+        unknown = old.kind in STAYS
         if new.kind not in _UNTOUCHED and not unknown:
             return False
         if self._concerns(path, old, new) and new.kind in _UNTOUCHED:
@@ -138,7 +138,7 @@ class _Planner:
             if path not in self.plan.lost:
                 self.plan.barred.add(path)
         elif self._concerns(path, old, new):
-            self.plan.bar(path, *_STAYS[old.kind])
+            self.plan.bar(path, *STAYS[old.kind])
         return True
 
     def _both(self, path: bytes, old: Entry, new: Entry) -> None:
@@ -202,8 +202,8 @@ class _Planner:
             if gone:
                 self.plan.removes.insert(at, (path, old))
             return gone and all(inside)
-        if gone and old.kind in _STAYS:
-            self.plan.bar(path, *_STAYS[old.kind])
+        if gone and old.kind in STAYS:
+            self.plan.bar(path, *STAYS[old.kind])
             return False
         if gone and old.kind not in (Kind.DATABASE, Kind.SOCKET):
             self.plan.removes.append((path, old))

@@ -157,7 +157,7 @@ class Restorer:
 
     def unrestorable(self) -> list[Skip]:
         """Return what could not be put back, as far as that is known by now."""
-        skips: list[Skip] = []
+        skips = [*self.work.stay]
         for plan in self.work.trees:
             skips += gather(plan.unrestorable, plan.target.root)
             skips += lost_skips(plan, self.store.reader)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rollback.difference import find_entry
@@ -11,7 +12,7 @@ from rollback.inventory import database, is_absent, is_tree, resource_from, targ
 from rollback.model import Category, Kind, ResourceState, Skip, Snapshot, Step
 from rollback.obstacles import Obstacle, find_obstacles
 from rollback.plan import TreePlan, show_path, steps_of
-from rollback.planning import plan_tree
+from rollback.planning import STAYS, plan_tree
 from rollback.present import Present
 from rollback.reclaim import distribution_label, lost_skips
 from rollback.reports import RestorePlan, Selection
@@ -37,13 +38,25 @@ class DatabaseWork:
 
 @dataclass(slots=True)
 class Work:
-    """Everything that a restore will do; the public plan is made from it."""
+    """Everything that a restore will do; the public plan is made from it.
+
+    Attributes:
+        snapshot: What is put back.
+        selection: Which part of it.
+        trees: What is done to file trees.
+        databases: What is done to databases.
+        unchanged: States of databases that are as they were.
+        stay: Databases that are left alone, and why.
+        steps: All of it, for people.
+        unrestorable: What cannot be put back, `stay` included.
+    """
 
     snapshot: Snapshot
     selection: Selection
     trees: list[TreePlan]
     databases: list[DatabaseWork]
     unchanged: list[ResourceState]
+    stay: list[Skip]
     steps: list[Step]
     unrestorable: list[Skip]
 
@@ -84,14 +97,14 @@ def make_plan(
             if not _was_database(live, target.tree, path)
         }
         trees.append(plan_tree(target, live, selection, snapshot))
-    databases, unchanged = _plan_databases(store, snapshot, selection, extra)
+    databases, unchanged, stay = _plan_databases(store, snapshot, selection, extra)
     whole = not (selection.paths or selection.categories)
     settle_roots(trees, exact=whole or snapshot.kind == "undo")
     for plan in trees:
         find_obstacles(plan, put_in(plan, databases), store.folder, known)
     databases = [work for work in databases if not any(_bars(plan, work.path) for plan in trees)]
     steps: list[Step] = []
-    unrestorable: list[Skip] = []
+    unrestorable = [*stay]
     for plan in trees:
         steps += steps_of(plan, project) + _reclaims(plan, project)
         unrestorable += gather(plan.unrestorable, plan.target.root)
@@ -105,7 +118,7 @@ def make_plan(
             ]
         else:
             steps.append(Step("remove", work.resource.name, work.resource.name, "database"))
-    return Work(snapshot, selection, trees, databases, unchanged, steps, unrestorable)
+    return Work(snapshot, selection, trees, databases, unchanged, stay, steps, unrestorable)
 
 
 def put_in(plan: TreePlan, databases: Sequence[DatabaseWork]) -> set[bytes]:
@@ -142,8 +155,8 @@ def _was_database(live: Present, tree: bytes, path: bytes) -> bool:
 
 def _plan_databases(
     store: Store, snapshot: Snapshot, selection: Selection, extra: set[bytes]
-) -> tuple[list[DatabaseWork], list[ResourceState]]:
-    """Return what has to be done to databases, and the states of those that are as they were.
+) -> tuple[list[DatabaseWork], list[ResourceState], list[Skip]]:
+    """Return what to do to databases, the states of those that are as they were, and what stays.
 
     Args:
         store: Where the snapshot is.
@@ -155,6 +168,7 @@ def _plan_databases(
     vault = StoreVault(store.reader, None, os.path.join(store.folder, b"work"))
     found: list[DatabaseWork] = []
     unchanged: list[ResourceState] = []
+    stay: list[Skip] = []
     known: set[bytes] = set()
     for state in snapshot.states:
         if is_tree(state):
@@ -163,16 +177,27 @@ def _plan_databases(
         known.add(path)
         if _database_selected(path, state.category, selection):
             resource = resource_from(state)
-            if resource.plan(state, vault):
-                found.append(DatabaseWork(path, resource, state, present=os.path.lexists(path)))
-            else:
-                unchanged.append(state)
-    found += [
-        DatabaseWork(path, database(path, project), None, present=True)
-        for path in sorted(extra - known)
-        if _database_selected(path, Category.DATABASES, selection)
-    ]
-    return found, unchanged
+            with _unless_unreadable(path, stay):
+                if resource.plan(state, vault):
+                    found.append(DatabaseWork(path, resource, state, os.path.lexists(path)))
+                else:
+                    unchanged.append(state)
+    for path in sorted(extra - known):
+        if _database_selected(path, Category.DATABASES, selection):
+            resource = database(path, project)
+            with _unless_unreadable(path, stay):
+                resource.try_reading()
+                found.append(DatabaseWork(path, resource, None, present=True))
+    return found, unchanged, stay
+
+
+@contextlib.contextmanager
+def _unless_unreadable(path: bytes, stay: list[Skip]) -> Iterator[None]:
+    """Leave a database alone that the undo could not hold, and name it."""
+    try:
+        yield
+    except PermissionError:
+        stay.append(Skip(os.fsdecode(path), *STAYS[Kind.UNPROTECTED]))
 
 
 def _database_selected(path: bytes, category: Category, selection: Selection) -> bool:

@@ -166,8 +166,19 @@ class Resource(Protocol):
                 since (by signature), it is returned as it is and nothing is read.
         """
 
+    def try_reading(self) -> None:
+        """Do nothing, unless the live state may not be read.
+
+        Raises:
+            PermissionError: Of what.
+        """
+
     def plan(self, state: ResourceState, vault: Vault) -> tuple[Step, ...]:
-        """Return what a restore would change; reads only, empty where nothing differs."""
+        """Return what a restore would change; reads only, empty where nothing differs.
+
+        Raises:
+            PermissionError: The live state may not be read.
+        """
 
     def difference(self, state: ResourceState, vault: Vault) -> StateChange | None:
         """Return what has become of `state` by now; reads only, None where nothing differs."""

@@ -93,7 +93,7 @@ class Files:
 
     def head(self, suffix: bytes = b"") -> bytes:
         """Return the first 100 bytes; empty where there is no such file."""
-        if suffix and self.stat(suffix) is None:
+        if suffix and not self.is_file(suffix):
             return b""
         try:
             fd = self.open(suffix)
@@ -108,10 +108,18 @@ class Files:
         """Return the suffixes of the side files that exist."""
         return [suffix for suffix in SIDE_FILES if self.is_file(suffix)]
 
+    def is_obstructed(self) -> bool:
+        """Whether a folder, a FIFO or a link has the name of a side file.
+
+        It is an entry of its folder like any other, and no part of the database. SQLite must
+        not open the database then: it would wait for the other end of a FIFO.
+        """
+        return any(self.stat(s) is not None and not self.is_file(s) for s in SIDE_FILES)
+
     def log_size(self) -> int:
         """Return the bytes in the write-ahead log; -1 where there is none."""
         info = self.stat(b"-wal")
-        return -1 if info is None else info.st_size
+        return info.st_size if info is not None and stat.S_ISREG(info.st_mode) else -1
 
     def has_hot_journal(self) -> bool:
         """Whether the rollback journal holds pages of a transaction that did not end."""
@@ -127,7 +135,7 @@ class Files:
         found: Signature = {}
         for suffix in (b"", b"-wal", b"-journal"):
             info = self.stat(suffix)
-            if info is not None:
+            if info is not None and (not suffix or stat.S_ISREG(info.st_mode)):
                 times = [info.st_mtime_ns, 0 if suffix == b"-wal" else info.st_ctime_ns]
                 found[suffix.decode()] = [info.st_size, *times, info.st_ino]
         return found

@@ -121,7 +121,8 @@ class Reader:
         files, users = self.files, self.users
         head, log = files.head(), files.log_size()
         unfinished = log > 0 or files.has_hot_journal()
-        if (head and not is_sqlite(head)) or (unfinished and not users):
+        no_database = bool(head) and not is_sqlite(head)
+        if no_database or files.is_obstructed() or (unfinished and not users):
             return self._as_it_lies()
         try:
             if log > 0:

@@ -89,9 +89,7 @@ class SqliteResource:
         """
         before = None if previous is None else _record(previous)
         try:
-            with _opened(self._path) as files:
-                if files.is_file():
-                    files.try_reading()
+            self.try_reading()
         except PermissionError as error:
             return self._unreadable(error)
         except OSError as error:
@@ -105,6 +103,17 @@ class SqliteResource:
             reader = Reader(files, keep, vault.scratch, self.wait_s)
             record = reader.read()
         return self._state(record), (*reader.skips, *self._damage(record))
+
+    def try_reading(self) -> None:
+        """Do nothing, unless one of its files that are there may not be read.
+
+        Raises:
+            PermissionError: Which one.
+            OSError: There is no folder to look into.
+        """
+        with _opened(self._path) as files:
+            if files.is_file():
+                files.try_reading()
 
     def _unreadable(self, error: OSError) -> tuple[ResourceState, tuple[Skip, ...]]:
         record = Record(Mode.UNREADABLE, os.fsdecode(self._path))

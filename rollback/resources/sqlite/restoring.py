@@ -72,7 +72,7 @@ class Restorer:
         """
         users = holders(self.files.path, deleted=False)
         plain = self.record.mode in {Mode.DATABASE, Mode.RECOVER}
-        if users and plain and self.files.is_file():
+        if users and plain and self.files.is_file() and not self.files.is_obstructed():
             self._restore_into_live()
         else:
             self._replace()
@@ -124,7 +124,8 @@ class Restorer:
         What it has to say of that is left unheard: a file that it does not read is no better
         with its side files than without, and the undo snapshot has them all.
         """
-        if not self.files.is_file() or not self.files.sides():
+        files = self.files
+        if not files.is_file() or not files.sides() or files.is_obstructed():
             return
         with (
             contextlib.suppress(sqlite3.Error, Blocked),
