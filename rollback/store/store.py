@@ -72,6 +72,7 @@ class Store:
         self.catalog = Catalog(path / "catalog.db", writable=True)
         self.reader = BlobReader(self.folder, self.catalog)
         self.max_bytes = sys.maxsize
+        self._works: dict[int, bytes] = {}
         self.lock = StoreLock(os.path.join(self.folder, b"lock"))
 
     def close(self) -> None:
@@ -97,8 +98,17 @@ class Store:
         return operation
 
     def work(self, seq: int) -> bytes:
-        """Return the private folder of an operation."""
-        return os.path.join(self.folder, b"work", b"%08d" % seq)
+        """Return the private folder of an operation.
+
+        ext4 chooses the place on the disk by the name, and is slow to make files for a while
+        where many were removed: so no two operations have the same.
+        """
+        if seq not in self._works:
+            inside, number = os.path.join(self.folder, b"work"), b"%08d" % seq
+            found = [name for name in os.listdir(inside) if name.startswith(number)]
+            name = found[0] if found else number + b"-" + secrets.token_hex(4).encode()
+            self._works[seq] = os.path.join(inside, name)
+        return self._works[seq]
 
     def clean(self, seq: int) -> None:
         """Remove what an operation left: its private folder, and packs nobody knows."""
@@ -184,7 +194,7 @@ class Store:
             if name.startswith(b"sqlite-"):
                 with contextlib.suppress(FileNotFoundError):
                     alive = time.time() - os.lstat(path).st_mtime < _DAY_S
-            if name not in open_ones and not alive:
+            if name[:8] not in open_ones and not alive:
                 found.append(path)
         for folder in (b"", b"packs", b"snapshots"):
             inside = os.path.join(self.folder, folder)

@@ -217,7 +217,9 @@ def test_strays_are_found_and_swept(store: Store) -> None:
     (store.path / "snapshots" / "00000001.json.tmp").touch()
     store.sweep()
     left = sorted(path.name for path in (store.path / "work").iterdir())
-    assert left == sorted([f"{operation.seq:08d}", f"drill-{os.getpid()}"])
+    assert left == sorted(
+        [Path(os.fsdecode(store.work(operation.seq))).name, f"drill-{os.getpid()}"]
+    )
     assert not list((store.path / "packs").iterdir())
     assert not list((store.path / "snapshots").iterdir())
 
