@@ -1,4 +1,4 @@
-"""Worker processes: a fork, one result through a pipe, gone.
+"""Worker processes: a fork, one result in memory that both share, gone.
 
 Reading many small files is bound by the interpreter, so a second process helps where a second
 thread does not. Nothing is shared but the file system.
@@ -18,6 +18,7 @@ from rollback.errors import CaptureFailed, RollbackError
 from rollback.failpoints import reach
 
 _PDEATHSIG = 1
+_WHOLE = b"."
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
@@ -73,6 +74,9 @@ class Workers(Generic[_Job, _Result]):
 class Forked(Generic[_Result]):
     """One worker process: it runs `work(number, job)`, and its result is asked for once.
 
+    The result comes in a file in memory: through a pipe the child would have to wait until
+    somebody reads it, and could not end before.
+
     Args:
         work: Runs in the child; its result has to be picklable.
         number: Tells the workers of one task apart.
@@ -80,26 +84,25 @@ class Forked(Generic[_Result]):
     """
 
     def __init__(self, work: Callable[[int, _Job], _Result], number: int, job: _Job) -> None:
-        self._pid, self._fd = _start(work, number, job)
+        self._pid, self._end, self._answer = _start(work, number, job)
 
     def result(self) -> _Result:
-        """Wait for the end and return what came of it.
+        """Wait for the end and return what came of it; the process itself is left to `abandon`.
 
         Raises:
             CaptureFailed: The child died without a result.
             RollbackError: As raised in the child.
             OSError: As raised in the child.
         """
-        with os.fdopen(self._fd, "rb", closefd=False) as pipe:
-            content = pipe.read()
-        pid = self._pid
-        self._end()
-        if not content:
-            raise CaptureFailed(
-                f"a worker process (pid {pid}) died",
-                hint="run the same command again; if it was killed for memory, free some",
-            )
-        failed, result = pickle.loads(content)  # noqa: S301 - written by our own child
+        whole = os.read(self._end, 1) == _WHOLE
+        with os.fdopen(os.dup(self._answer), "rb") as answer:
+            answer.seek(0)
+            if not whole:
+                raise CaptureFailed(
+                    f"a worker process (pid {self._pid}) died",
+                    hint="run the same command again; if it was killed for memory, free some",
+                )
+            failed, result = pickle.load(answer)  # noqa: S301 - written by our own child
         if failed:
             raise result
         return result  # type: ignore[no-any-return]
@@ -107,45 +110,58 @@ class Forked(Generic[_Result]):
     def abandon(self) -> None:
         """End the child where it still runs; nothing is asked of it any more."""
         if self._pid:
+            pid, self._pid = self._pid, 0
             with contextlib.suppress(OSError):
-                os.kill(self._pid, signal.SIGKILL)
-            self._end()
-
-    def _end(self) -> None:
-        pid, fd, self._pid, self._fd = self._pid, self._fd, 0, -1
-        with contextlib.suppress(OSError):
-            os.close(fd)
-        with contextlib.suppress(OSError):
-            os.waitpid(pid, 0)
+                os.kill(pid, signal.SIGKILL)
+            for fd in (self._end, self._answer):
+                os.close(fd)
+            with contextlib.suppress(OSError):
+                os.waitpid(pid, 0)
 
 
-def _start(work: Callable[[int, _Job], _Result], number: int, job: _Job) -> tuple[int, int]:
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+def _start(work: Callable[[int, _Job], _Result], number: int, job: _Job) -> tuple[int, int, int]:
+    """Fork; return the child, a pipe that tells its end, and the file of its answer."""
+    answer = os.memfd_create("guard", os.MFD_CLOEXEC)
+    try:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    except OSError:
+        os.close(answer)
+        raise
     parent, die_with_parent = os.getpid(), _dying_with_parent()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        for fd in (answer, read_end, write_end):
+            os.close(fd)
+        raise
     if pid:
         os.close(write_end)
-        return pid, read_end
-    status = 1
+        return pid, read_end, answer
     try:
         die_with_parent()
         if os.getppid() != parent:
-            os._exit(status)
+            os._exit(1)
         os.close(read_end)
         gc.disable()
-        answer: tuple[bool, object]
-        try:
-            reach("worker.start")
-            answer = (False, work(number, job))
-            reach("worker.end")
-        except (RollbackError, OSError) as error:
-            answer = (True, _portable(error))
-        with os.fdopen(write_end, "wb") as pipe:
-            pickle.dump(answer, pipe, protocol=pickle.HIGHEST_PROTOCOL)
-        status = 0
+        with os.fdopen(answer, "wb") as file:
+            pickle.dump(_outcome(work, number, job), file, protocol=pickle.HIGHEST_PROTOCOL)
+        os.write(write_end, _WHOLE)
     finally:
         # A child never returns into the caller's code, whatever happened to it.
-        os._exit(status)
+        os._exit(1)
+
+
+def _outcome(
+    work: Callable[[int, _Job], _Result], number: int, job: _Job
+) -> tuple[bool, _Result | Exception]:
+    """Return whether work failed, and with what; else its result."""
+    try:
+        reach("worker.start")
+        result = work(number, job)
+        reach("worker.end")
+    except (RollbackError, OSError) as error:
+        return True, _portable(error)
+    return False, result
 
 
 def _dying_with_parent() -> Callable[[], None]:

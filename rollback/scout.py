@@ -15,6 +15,8 @@ from rollback.parallel import Forked
 
 WORTH_BYTES = 1_500_000
 """Signatures of about 30,000 entries: below that a fork gains nothing."""
+NEAR_PERCENT = 55
+"""So much of the work stays here: to fork, and to hand over what was found, takes time."""
 _Found = TypeVar("_Found")
 
 
@@ -32,7 +34,7 @@ def far_half(weights: dict[bytes, int]) -> list[bytes]:
         return []
     order = sorted((path.split(b"/") if path else []) for path in weights)
     done, last = 0, 0
-    while done * 2 < total:
+    while done * 100 < NEAR_PERCENT * total:
         done += weights[b"/".join(order[last])]
         last += 1
     boundary = order[last - 1]
