@@ -9,7 +9,7 @@ from functools import partial
 
 from rollback.atomic import LiveWriter
 from rollback.difference import find_entry
-from rollback.durable import sync_file_system
+from rollback.durable import Syncing
 from rollback.errors import RestoreIncomplete, RollbackError
 from rollback.failpoints import reach
 from rollback.folders import split
@@ -41,8 +41,12 @@ class Application:
         self.operation = task.operation
         self.work = task.work
 
-    def run(self) -> None:
-        """Change the project: what goes, innermost root first; what comes, outermost first."""
+    def run(self) -> Syncing:
+        """Change the project: what goes, innermost root first; what comes, outermost first.
+
+        Returns:
+            What makes it durable.
+        """
         mine = [
             n for n, p in enumerate(self.work.trees) if not p.empty or self.task.databases_in(p)
         ]
@@ -67,8 +71,7 @@ class Application:
             for plan, writer in reversed(pairs):
                 self._apply_metadata(plan, writer)
             reach("restore.sync")
-            for root in self._changed_devices():
-                sync_file_system(root)
+            return Syncing(self._changed_devices())
         finally:
             for number, writer in writers.items():
                 self._hear(self.work.trees[number], writer)

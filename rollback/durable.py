@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Iterable
 
 _FEW = 64
 """So many are synced one by one, which does not wait for other people's writes. Each flushes the
@@ -98,3 +99,37 @@ def sync_file_system(path: bytes) -> None:
             raise OSError(number, os.strerror(number), path)
     finally:
         os.close(fd)
+
+
+class Syncing:
+    """Syncs of file systems that have begun; the disk works while its caller does other things.
+
+    Args:
+        folders: One of each file system. What was written there by now will be durable.
+    """
+
+    def __init__(self, folders: Iterable[bytes]) -> None:
+        self._folders = list(folders)
+        self._failed: OSError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        if self._folders:
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Return when all is durable; at once where it was heard of before.
+
+        Raises:
+            OSError: The disk failed.
+        """
+        if self._folders:
+            self._thread.join()
+            self._folders = []
+        if self._failed is not None:
+            raise self._failed
+
+    def _run(self) -> None:
+        try:
+            for folder in self._folders:
+                sync_file_system(folder)
+        except OSError as error:
+            self._failed = error

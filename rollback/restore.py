@@ -21,7 +21,7 @@ from rollback.agreement import Verifier
 from rollback.applying import Application
 from rollback.damage import explain
 from rollback.displace import Displacer
-from rollback.durable import sync_file_system
+from rollback.durable import Syncing
 from rollback.errors import NoSpace, RestoreIncomplete, RollbackError, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.lost import say_later
@@ -78,6 +78,7 @@ class Restorer:
                 preparation.leave_damaged()
                 preparation.run()
             reach("stage.done")
+            staged = Syncing(self._stages())
             undo = self._keep_displaced()
         except OSError as error:
             preparation.clean()
@@ -91,10 +92,12 @@ class Restorer:
             raise
         with self._incomplete():
             reach("restore.applying")
-            self._sync_stages()
-            Application(self.task).run()
+            reach("stage.sync")
+            staged.wait()
+            applied = Application(self.task).run()
             reach("restore.verify")
             self._verify()
+            applied.wait()
             self.task.by_hand += self._written_later()
         preparation.clean()
         return undo
@@ -148,12 +151,14 @@ class Restorer:
             self.store.note_shared(self.task.shared)
         return self.undo
 
-    def _sync_stages(self) -> None:
-        reach("stage.sync")
-        for number, plan in enumerate(self.work.trees):
-            if plan.places or plan.folders or plan.specials:
-                for stage in self.task.stages[number].values():
-                    sync_file_system(stage)
+    def _stages(self) -> list[bytes]:
+        """Return the staging folders with something in them that will be put in place."""
+        return [
+            stage
+            for number, plan in enumerate(self.work.trees)
+            if plan.places or plan.folders or plan.specials
+            for stage in self.task.stages[number].values()
+        ]
 
     def unrestorable(self) -> list[Skip]:
         """Return what could not be put back, as far as that is known by now."""

@@ -84,6 +84,13 @@ def make_plan(
         selection: Which part of it.
         known: What stood in the way of an earlier try.
     """
+    with store.catalog.remembering():
+        return _make_plan(store, snapshot, selection, known)
+
+
+def _make_plan(
+    store: Store, snapshot: Snapshot, selection: Selection, known: Sequence[Obstacle]
+) -> Work:
     trees: list[TreePlan] = []
     project = os.fsencode(snapshot.project)
     extra: set[bytes] = set()

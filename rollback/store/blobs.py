@@ -27,6 +27,8 @@ from rollback.store.packs import PACK_LIMIT, PackWriter
 from rollback.store.pages import CHUNK, PageReader
 
 _FDS = 32
+_REMEMBERED = 30_000
+"""So many records of directories are remembered: about 4 MB."""
 _ROWS = 20_000
 _REFER = """
 WITH RECURSIVE at(n) AS (SELECT 1 UNION ALL SELECT n + 32 FROM at WHERE n + 32 <= length(?1))
@@ -48,6 +50,8 @@ class BlobReader:
         self.folder = folder
         self.catalog = catalog
         self._fds: dict[int, int] = {}
+        self._trees: dict[bytes, list[bytes]] = {}
+        self._remembered = 0
 
     def close(self) -> None:
         """Close the packs that are open."""
@@ -114,10 +118,19 @@ class BlobReader:
     def records(self, blob: bytes) -> list[bytes]:
         """Return the records of a directory as they lie in the store; see `tree`.
 
+        Those read last are remembered: a walk, a comparison and a second walk ask for the same.
+
         Raises:
             StoreCorrupt: It is missing or damaged.
         """
-        return [] if blob == EMPTY_TREE else split_tree(self.read(blob))
+        found = self._trees.get(blob)
+        if found is None:
+            found = [] if blob == EMPTY_TREE else split_tree(self.read(blob))
+            self._trees[blob] = found
+            self._remembered += len(found)
+            while self._remembered > _REMEMBERED:
+                self._remembered -= len(self._trees.pop(next(iter(self._trees))))
+        return found
 
     def copy_to(self, blob: bytes, target: IO[bytes]) -> None:
         """Write a blob of any kind to a stream, each part proven before it is written.

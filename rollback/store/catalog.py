@@ -52,6 +52,7 @@ VERSION = 3
 the second none of what rollbacks took."""
 LOST = bytes(32)
 """Stands for the digest of a linked file whose content went by a write that its time hides."""
+_PLACES = 50_000
 _OPERATION = "seq, id, kind, state, started_at, ended_at, data"
 _DISTRUSTED = "distrusted"
 _HINT = "guard verify --repair"
@@ -108,6 +109,7 @@ class Catalog:
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path = path
         self._spoiled: set[bytes] | None = None
+        self._places: dict[bytes, Place | None] | None = None
         if writable and not path.exists():
             # Another process may be first; either way it is never open to others, not even once.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
@@ -244,6 +246,25 @@ class Catalog:
 
     def place(self, blob: bytes) -> Place | None:
         """Return where a blob lies, or None where the store does not have it."""
+        known = self._places
+        if known is None:
+            return self._look_up(blob)
+        if blob not in known:
+            if len(known) >= _PLACES:
+                known.clear()
+            known[blob] = self._look_up(blob)
+        return known[blob]
+
+    @contextlib.contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Look each place up once in a block that asks for it again and again, and only reads."""
+        self._places = {}
+        try:
+            yield
+        finally:
+            self._places = None
+
+    def _look_up(self, blob: bytes) -> Place | None:
         row = self.db.execute(
             "SELECT kind, pack, place, length FROM blob WHERE id = ?", (blob,)
         ).fetchone()
