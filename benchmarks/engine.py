@@ -15,6 +15,7 @@ import random
 import resource
 import shutil
 import sqlite3
+import statistics
 import subprocess
 import sys
 import time
@@ -26,6 +27,9 @@ from rollback.engine import Engine
 from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
 from rollback.reports import Selection
+
+TURNS = 5
+"""So often a rollback in place is measured: it is short, and the disk has moods."""
 
 
 @dataclass
@@ -193,17 +197,26 @@ def _warm_up(folder: Path, scratch: Path) -> None:
     times slower to make new ones, which would be counted to whoever comes next.
     """
     run("cp", "-a", str(folder), str(scratch / f"warm-{folder.name}"))
-    _read(folder)
+    read_all(folder)
     os.sync()
 
 
-def _read(folder: Path) -> None:
+def read_all(folder: Path) -> None:
     """Have all content of a folder in the page cache."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             with path.open("rb", buffering=0) as file:
                 while file.read(1 << 20):
                     pass
+
+
+def _forget(folder: Path) -> None:
+    """Take files out of the page cache, durable by then: what comes next finds as much memory."""
+    os.sync()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _change(folder: Path) -> None:
@@ -237,11 +250,7 @@ def trees(table: Table, title: str, folder: Path, scratch: Path, *, small: bool)
         table.add(f"{title}: again", other.name, other.backup(folder))
     if small:
         table.add(f"{title}: again", "git status", run("git", "status", "-s", environ=environ))
-        _change(folder)
-        table.add(f"{title}: put back after 1 %", "guard", guard.rollback(first))
-        _change(folder)
-        seconds = run("rsync", "-a", "--delete", f"{copy}/", f"{folder}/")
-        table.add(f"{title}: put back after 1 %", "rsync -a --delete", seconds)
+        put_back(table, f"{title}: put back after 1 %", guard, first, copy)
         for other in others:
             _change(folder)
             table.add(f"{title}: put back after 1 %", other.name, other.restore(folder))
@@ -256,27 +265,47 @@ def trees(table: Table, title: str, folder: Path, scratch: Path, *, small: bool)
         shutil.rmtree(path)
 
 
+def put_back(table: Table, work: str, guard: Guard, first: Snapshot, copy: Path) -> None:
+    """Measure rollbacks in place beside rsync, by turns: the median of each."""
+    folder = guard.settings.project
+    ours, theirs = [], []
+    for _ in range(TURNS):
+        _change(folder)
+        ours.append(guard.rollback(first))
+        _change(folder)
+        theirs.append(run("rsync", "-a", "--delete", f"{copy}/", f"{folder}/"))
+        guard.snapshot()  # rsync gave the files new inodes
+    note = "median of " + ", ".join(f"{seconds:.2f}" for seconds in ours)
+    table.add(work, "guard", statistics.median(ours), note)
+    table.add(work, "rsync -a --delete", statistics.median(theirs))
+
+
 def full_restores(
     table: Table, title: str, folder: Path, guard: Guard, others: list[Restic | Borg]
 ) -> None:
-    """Measure restoring all into an empty folder; nothing is removed before all have done it."""
-    scratch = folder.parent
+    """Measure restoring all into an empty folder; nothing is removed before all have done it.
+
+    Each has what it reads in the page cache, and finds as much memory as the others.
+    """
+    scratch, work = folder.parent, f"{title}: full restore"
     snapshot = guard.snapshot()[2]
-    for place in (folder, guard.settings.store, *(other.repository for other in others)):
-        _read(Path(str(place)))
-    os.sync()
     target = scratch / "full-cp"
-    table.add(f"{title}: full restore", "cp -a", run("cp", "-a", str(folder), str(target)))
+    read_all(folder)
+    table.add(work, "cp -a", run("cp", "-a", str(folder), str(target)))
     begun = time.monotonic()
     os.sync()
-    table.add(f"{title}: full restore", "sync after cp -a", time.monotonic() - begun)
+    table.add(work, "sync after cp -a", time.monotonic() - begun)
+    _forget(target)
     for other in others:
         target = scratch / f"full-{other.name}"
         target.mkdir()
-        table.add(f"{title}: full restore", other.name, other.restore(target))
-        os.sync()
+        read_all(other.repository)
+        table.add(work, other.name, other.restore(target))
+        _forget(target)
+        _forget(other.repository)
+    read_all(Path(str(guard.settings.store)))
     restore_s, whole_s = guard.drill(snapshot, "full")
-    table.add(f"{title}: full restore", "guard", restore_s, f"{whole_s:.2f} s with clearing up")
+    table.add(work, "guard", restore_s, f"{whole_s:.2f} s with clearing up")
 
 
 def linked(table: Table, scratch: Path, prefix: Path) -> None:

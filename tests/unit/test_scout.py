@@ -158,7 +158,7 @@ def test_a_walk_that_fails_leaves_no_scout_behind(
     children: list[int] = []
     start = parallel._start
 
-    def noting(*words: object) -> tuple[int, int]:
+    def noting(*words: object) -> tuple[int, int, int]:
         child = start(*words)  # type: ignore[arg-type]
         children.append(child[0])
         return child
