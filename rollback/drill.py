@@ -21,6 +21,7 @@ from rollback.difference import Comparison, find_entry
 from rollback.durable import sync_file_system
 from rollback.errors import NoSpace, RollbackError, StoreBusy, StoreCorrupt
 from rollback.failpoints import reach
+from rollback.foretelling import LINKED, OVERHEAD_S, SAMPLED_FILE_S, database_s, tree_s
 from rollback.inventory import is_tree, resource_from, target_from
 from rollback.lost import Lost, is_lost, say_lost
 from rollback.model import Entry, Kind, ResourceState, Skip, Snapshot
@@ -45,10 +46,6 @@ SAFETY = 1.25
 _JITTER_S = 2.0
 """Of what a short rollback takes, this much may double: other work on the machine."""
 _FLOOR_S = 0.25
-OVERHEAD_S = 0.03
-OVERHEAD_FILE_S = 25e-6
-"""What a rollback does besides: comparing, committing what it displaces, the log; and for each file
-that is gone, finding out that it is, and where its content lies."""
 
 
 @dataclass(slots=True)
@@ -137,8 +134,7 @@ class Drill:
         return self._report(parts, elapsed_s, sync_s)
 
     def _report(self, parts: list[_Part], elapsed_s: float, sync_s: float) -> DrillReport:
-        overhead_s = OVERHEAD_S + OVERHEAD_FILE_S * sum(s.files for s in self.snapshot.states)
-        estimate_s = sum(part.estimate_s for part in parts) + sync_s + overhead_s
+        estimate_s = sum(part.estimate_s for part in parts) + sync_s + OVERHEAD_S
         bound_s = sum(part.bound_s for part in parts) + sync_s * SAFETY
         bound_s += min(estimate_s, _JITTER_S) * (2 - SAFETY) + _FLOOR_S
         failures = tuple(failure for part in parts for failure in part.failures)
@@ -224,9 +220,9 @@ class Drill:
         remove_path(scratch)
         part.files, part.size = done.files, done.bytes
         part.unsynced = done.bytes > 0
-        part.estimate_s = done.elapsed_s
-        part.bound_s = done.elapsed_s * SAFETY
-        self._proven[key] = json.dumps({"blobs": identity, "elapsed_s": done.elapsed_s})
+        part.estimate_s = database_s(done.elapsed_s)
+        part.bound_s = part.estimate_s * SAFETY
+        self._proven[key] = json.dumps({"blobs": identity, "elapsed_s": part.estimate_s})
 
     def _tree(self, number: int, state: ResourceState, part: _Part) -> None:
         target = target_from(state, self.store.reader)
@@ -277,14 +273,14 @@ class Drill:
             rebuilt = self.rebuilder.whole(target, emptied(place), lost, prove=True)
         part.failures += rebuilt.wrong
         part.files, part.size = rebuilt.files, rebuilt.size
-        part.estimate_s = rebuilt.elapsed_s
-        part.bound_s = rebuilt.elapsed_s * SAFETY
+        part.estimate_s = tree_s(rebuilt)
+        part.bound_s = part.estimate_s * SAFETY
         sample = Stratum(random.Random(self.snapshot.id), SAMPLE_PER_STRATUM)  # noqa: S311
         for path, entry in files_of(self.store.reader, target):
             sample.add(path, entry)
         return {
             "tree": target.tree.hex(), "files": part.files, "size": part.size,
-            "elapsed_s": rebuilt.elapsed_s,
+            "elapsed_s": part.estimate_s,
             "sample": [os.fsdecode(path) for path, _ in sample.chosen],
         }  # fmt: skip
 
@@ -361,7 +357,8 @@ class Drill:
             part.failures += self._rebuild(target, folder, chosen, part)
             spent = time.monotonic() - started
             share = stratum.weight / max(1, sum(e.size + 4096 for e in chosen.values()))
-            part.estimate_s += spent * share
+            share *= 1.0 if number else LINKED
+            part.estimate_s += spent * share + SAMPLED_FILE_S * stratum.count
             doubt = 1.0 if len(chosen) == stratum.count else 1.0 + 1.0 / len(chosen) ** 0.5
             part.bound_s += spent * share * doubt * SAFETY
 

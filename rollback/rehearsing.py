@@ -26,9 +26,18 @@ _WORTH_A_PROCESS = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What was rebuilt: how much, how long it took, what reads differently."""
+    """What was rebuilt.
+
+    Attributes:
+        files: How many.
+        linked: So many of them by a link.
+        size: Bytes that were written.
+        elapsed_s: How long it took.
+        wrong: What reads differently.
+    """
 
     files: int
+    linked: int
     size: int
     elapsed_s: float
     wrong: list[str]
@@ -73,7 +82,10 @@ class Rebuilder:
         """
         begun = time.monotonic()
         linking = self.linking(target, None)
-        with TreeBuilder(self.reader, place, linking, prove=prove) as builder:
+        with (
+            self.reader.catalog.remembering(),
+            TreeBuilder(self.reader, place, linking, prove=prove) as builder,
+        ):
             builder.add_tree(target.tree, b"", lambda path, _: path not in lost)
             self.links.note(target.root, builder)
             builder.write()
@@ -86,7 +98,7 @@ class Rebuilder:
             elapsed_s = time.monotonic() - begun + sum(sync.results())
         finally:
             sync.abandon()
-        return Rebuilt(built.files, built.size, elapsed_s, wrong)
+        return Rebuilt(built.files, len(builder.linked), built.size, elapsed_s, wrong)
 
     def some(self, target: TreeTarget, place: bytes, wanted: Mapping[bytes, Entry]) -> Rebuilt:
         """Rebuild single files under flat names, each blob proven, and read them again.
@@ -104,7 +116,8 @@ class Rebuilder:
             builder.finish()
         wrong = list(self._read_again(place, names, wanted))
         built = builder.built
-        return Rebuilt(built.files, built.size, time.monotonic() - begun, wrong)
+        elapsed_s = time.monotonic() - begun
+        return Rebuilt(built.files, len(builder.linked), built.size, elapsed_s, wrong)
 
     def _read_again(
         self, place: bytes, names: dict[bytes, bytes], wanted: Mapping[bytes, Entry]
