@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import partial
 
 from rollback.atomic import LiveWriter
 from rollback.difference import find_entry
-from rollback.durable import Syncing
+from rollback.durable import sync_beside
 from rollback.errors import RestoreIncomplete, RollbackError
 from rollback.failpoints import reach
 from rollback.folders import split
@@ -41,11 +42,11 @@ class Application:
         self.operation = task.operation
         self.work = task.work
 
-    def run(self) -> Syncing:
+    def run(self) -> Future[None]:
         """Change the project: what goes, innermost root first; what comes, outermost first.
 
         Returns:
-            What makes it durable.
+            Ends when all of it is durable.
         """
         mine = [
             n for n, p in enumerate(self.work.trees) if not p.empty or self.task.databases_in(p)
@@ -71,7 +72,7 @@ class Application:
             for plan, writer in reversed(pairs):
                 self._apply_metadata(plan, writer)
             reach("restore.sync")
-            return Syncing(self._changed_devices())
+            return sync_beside(self._changed_devices())
         finally:
             for number, writer in writers.items():
                 self._hear(self.work.trees[number], writer)

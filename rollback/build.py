@@ -77,7 +77,7 @@ class TreeBuilder:
             path: Relative to the target; the folder itself has to exist.
             choose: Which files to write; all where None.
         """
-        for entry in self.reader.tree(tree):
+        for entry in self.reader.looking_ahead(self.reader.tree(tree), lambda entry: entry.ref):
             here = join(path, entry.name)
             if entry.kind is Kind.DIRECTORY:
                 self._make_folder(here)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Collection, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 _FEW = 64
 """So many are synced one by one, which does not wait for other people's writes. Each flushes the
@@ -101,35 +101,20 @@ def sync_file_system(path: bytes) -> None:
         os.close(fd)
 
 
-class Syncing:
-    """Syncs of file systems that have begun; the disk works while its caller does other things.
+def sync_beside(folders: Iterable[bytes]) -> Future[None]:
+    """Begin what `sync_file_system` does, for one folder of each file system; others may work on.
 
-    Args:
-        folders: One of each file system. What was written there by now will be durable.
+    Returns:
+        Ends when all is durable that was written there by now; has the OSError of a failed disk.
     """
+    import ctypes  # noqa: F401, PLC0415 - a fork while the thread imports would never end importing
 
-    def __init__(self, folders: Iterable[bytes]) -> None:
-        self._folders = list(folders)
-        self._failed: OSError | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        if self._folders:
-            self._thread.start()
+    def sync() -> None:
+        for folder in folders:
+            sync_file_system(folder)
 
-    def wait(self) -> None:
-        """Return when all is durable; at once where it was heard of before.
-
-        Raises:
-            OSError: The disk failed.
-        """
-        if self._folders:
-            self._thread.join()
-            self._folders = []
-        if self._failed is not None:
-            raise self._failed
-
-    def _run(self) -> None:
-        try:
-            for folder in self._folders:
-                sync_file_system(folder)
-        except OSError as error:
-            self._failed = error
+    thread = ThreadPoolExecutor(max_workers=1)
+    try:
+        return thread.submit(sync)
+    finally:
+        thread.shutdown(wait=False)

@@ -47,7 +47,7 @@ class _Planner:
     def run(self) -> TreePlan:
         plan, target = self.plan, self.target
         pairs = list(self.comparison.compare(self.live.tree, target.tree))
-        for pair in pairs:
+        for pair in self.live.reader.looking_ahead(pairs, _wanted):
             self._sort(pair)
         gone = self.live.captured.present and not target.present
         plan.vanish = gone and (not self.partial or bool(plan.removes))
@@ -230,7 +230,8 @@ class _Planner:
             self.plan.specials.append((path, new))
 
     def _note_inside(self, path: bytes, folder: Entry) -> None:
-        for here, entry in contents(self.live.load, folder.ref, path):
+        inside = contents(self.live.load, folder.ref, path)
+        for here, entry in self.live.reader.looking_ahead(inside, lambda item: item[1].ref):
             if entry.kind in _UNTOUCHED:
                 self._cannot_kind(here, entry)
             elif later_entry(self.live.reader, entry) is not None:
@@ -361,6 +362,10 @@ class _Planner:
             elif wanted is not None and wanted.kind is Kind.DATABASE:
                 self.plan.parts.append(path)
                 self.plan.touch([path])
+
+
+def _wanted(pair: Pair) -> bytes:
+    return b"" if pair.new is None else pair.new.ref
 
 
 def plan_tree(

@@ -44,11 +44,12 @@ class Preparation:
 
     def run(self) -> None:
         """Stage all that is needed, proven; nothing in the project changes."""
-        self._check_space()
-        for number, plan in enumerate(self.work.trees):
-            if not plan.empty or self.task.databases_in(plan):
-                self._stage(number, plan)
-        self._prove_databases()
+        with self.store.catalog.remembering():
+            self._check_space()
+            for number, plan in enumerate(self.work.trees):
+                if not plan.empty or self.task.databases_in(plan):
+                    self._stage(number, plan)
+            self._prove_databases()
 
     def leave_damaged(self) -> None:
         """Name what the store does not give back any more: the rest is not to wait for it."""
@@ -72,10 +73,12 @@ class Preparation:
         rollback moved into the store.
         """
         small = large = 0
+        reader = self.store.reader
         for plan in self.work.trees:
             here = is_one_file_system(plan.target.root.path, self.store.folder)
-            for entry in plan.contents_needed():
-                place = self.store.reader.place(entry.ref)
+            needed = plan.contents_needed()
+            for entry in reader.looking_ahead(needed, lambda entry: entry.ref):
+                place = reader.place(entry.ref)
                 if place.kind is BlobKind.LOOSE or (place.moved and here):
                     large += entry.size
                 elif place.kind is not BlobKind.INODE or self.work.snapshot.kind == "undo":

@@ -21,7 +21,7 @@ from rollback.agreement import Verifier
 from rollback.applying import Application
 from rollback.damage import explain
 from rollback.displace import Displacer
-from rollback.durable import Syncing
+from rollback.durable import sync_beside
 from rollback.errors import NoSpace, RestoreIncomplete, RollbackError, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.lost import say_later
@@ -78,7 +78,7 @@ class Restorer:
                 preparation.leave_damaged()
                 preparation.run()
             reach("stage.done")
-            staged = Syncing(self._stages())
+            staged = sync_beside(self._stages())
             undo = self._keep_displaced()
         except OSError as error:
             preparation.clean()
@@ -93,11 +93,11 @@ class Restorer:
         with self._incomplete():
             reach("restore.applying")
             reach("stage.sync")
-            staged.wait()
+            staged.result()
             applied = Application(self.task).run()
             reach("restore.verify")
             self._verify()
-            applied.wait()
+            applied.result()
             self.task.by_hand += self._written_later()
         preparation.clean()
         return undo

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader
-from typing import IO
+from typing import IO, TypeVar
 
 from rollback.durable import sync_all
 from rollback.errors import StoreCorrupt, damaged
@@ -26,7 +28,9 @@ from rollback.store.codec import (
 from rollback.store.packs import PACK_LIMIT, PackWriter
 from rollback.store.pages import CHUNK, PageReader
 
+_Item = TypeVar("_Item")
 _FDS = 32
+_AHEAD = 5_000
 _REMEMBERED = 30_000
 """So many records of directories are remembered: about 4 MB."""
 _ROWS = 20_000
@@ -73,6 +77,20 @@ class BlobReader:
         if place is None:
             raise damaged(blob, "it is not in the catalog")
         return place
+
+    def looking_ahead(
+        self, items: Iterable[_Item], blob_of: Callable[[_Item], bytes]
+    ) -> Iterator[_Item]:
+        """Yield items whose blobs will be asked for; see `Catalog.places`.
+
+        Args:
+            items: As many as there may be.
+            blob_of: Returns what an item refers to.
+        """
+        source = iter(items)
+        while part := list(itertools.islice(source, _AHEAD)):
+            self.catalog.places(map(blob_of, part))
+            yield from part
 
     def path(self, place: Place, blob: bytes) -> bytes:
         """Return the file of a loose blob or of one that is kept by its inode."""
@@ -254,7 +272,7 @@ class BlobWriter:
         self._pack: PackWriter | None = None
         self._packs = 0
         self._rows: dict[bytes, Place] = {}
-        self._refs: dict[bytes, int] = {}
+        self._refs: Counter[bytes] = Counter()
         self._pack_id = 0
         self._numbers = 0
         self._touched: set[bytes] = set()
@@ -322,8 +340,7 @@ class BlobWriter:
         content = join_tree(records)
         identity = tree_id(content)
         if self.add_packed(BlobKind.TREE, identity, content):
-            for ref in record_references(records):
-                self.refer(ref)
+            self._refs.update(record_references(records))
         return identity
 
     def settle(self) -> None:
