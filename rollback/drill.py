@@ -14,7 +14,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 from rollback.atomic import remove_path
 from rollback.difference import Comparison, find_entry
@@ -24,11 +23,12 @@ from rollback.failpoints import reach
 from rollback.foretelling import LINKED, OVERHEAD_S, SAMPLED_FILE_S, database_s, tree_s
 from rollback.inventory import is_tree, resource_from, target_from
 from rollback.lost import Lost, is_lost, say_lost
-from rollback.model import Entry, Kind, ResourceState, Skip, Snapshot
+from rollback.model import Entry, Kind, ResourceState, Snapshot
+from rollback.part import SAFETY, Part, guess
 from rollback.plan import TreeTarget
 from rollback.proving import Prover
 from rollback.reclaim import distribution_label
-from rollback.rehearsing import Rebuilder, emptied
+from rollback.rehearsing import Rebuilder, Rebuilt, emptied
 from rollback.reports import DrillPart, DrillReport
 from rollback.room import PAGE, ScratchRoom
 from rollback.sampling import SAMPLE_PER_STRATUM, Stratum, files_of, strata
@@ -39,39 +39,9 @@ from rollback.trash import discard
 AUTO_FULL_FILES = 250_000
 AUTO_FULL_BYTES = 16 << 30
 _LARGE = 64 << 20
-_DOUBT = 2.0
-"""The bound of what could not be rehearsed at all is this many times what the rest took."""
-SAFETY = 1.25
-"""The bound is this many times the estimate: the disk of tomorrow is not that of today."""
 _JITTER_S = 2.0
 """Of what a short rollback takes, this much may double: other work on the machine."""
 _FLOOR_S = 0.25
-
-
-@dataclass(slots=True)
-class _Part:
-    """What one root or resource contributed."""
-
-    name: str
-    files: int = 0
-    size: int = 0
-    elapsed_s: float = 0.0
-    estimate_s: float = 0.0
-    bound_s: float = 0.0
-    failures: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    skips: list[Skip] = field(default_factory=list)
-    sampled: bool = False
-    lost: bool = False
-    unsynced: bool = False
-    unmeasured: int = 0
-    weight: int = 0
-
-    def crowded(self, why: str) -> None:
-        """Say that there is no room to rehearse all of it."""
-        self.sampled = True
-        fix = "free some space, then guard drill --full"
-        self.skips.append(Skip(f"a part of the drill of {self.name}", why, fix))
 
 
 class Drill:
@@ -112,7 +82,7 @@ class Drill:
         reach("drill.scratch")
         remove_path(self.scratch)
         os.makedirs(self.scratch, mode=0o700)
-        parts: list[_Part] = []
+        parts: list[Part] = []
         try:
             for number, state in enumerate(self.snapshot.states):
                 if progress is not None:
@@ -130,10 +100,10 @@ class Drill:
         # What cannot be written down is measured, or read, once more the next time.
         with contextlib.suppress(NoSpace, StoreBusy):
             self._remember()
-        _guess(parts)
+        guess(parts)
         return self._report(parts, elapsed_s, sync_s)
 
-    def _report(self, parts: list[_Part], elapsed_s: float, sync_s: float) -> DrillReport:
+    def _report(self, parts: list[Part], elapsed_s: float, sync_s: float) -> DrillReport:
         estimate_s = sum(part.estimate_s for part in parts) + sync_s + OVERHEAD_S
         bound_s = sum(part.bound_s for part in parts) + sync_s * SAFETY
         bound_s += min(estimate_s, _JITTER_S) * (2 - SAFETY) + _FLOOR_S
@@ -159,8 +129,8 @@ class Drill:
             tuple(skip for part in parts for skip in part.skips),
         )
 
-    def _rehearse(self, number: int, state: ResourceState) -> _Part:
-        part = _Part(state.name)
+    def _rehearse(self, number: int, state: ResourceState) -> Part:
+        part = Part(state.name)
         started = time.monotonic()
         try:
             if is_tree(state):
@@ -175,7 +145,7 @@ class Drill:
         return part
 
     def _out_of_room(
-        self, number: int, state: ResourceState, part: _Part, error: NoSpace | OSError
+        self, number: int, state: ResourceState, part: Part, error: NoSpace | OSError
     ) -> None:
         """Give up on a part for which the room went while it was rehearsed.
 
@@ -190,7 +160,7 @@ class Drill:
         part.crowded("the disk became full while it was rehearsed")
 
     def _has_room(
-        self, target: TreeTarget, wanted: Mapping[bytes, Entry] | None, part: _Part
+        self, target: TreeTarget, wanted: Mapping[bytes, Entry] | None, part: Part
     ) -> bool:
         """Return whether there is room for files of a tree, for all where None; say if not."""
         files = files_of(self.store.reader, target) if wanted is None else wanted.items()
@@ -201,7 +171,7 @@ class Drill:
             part.crowded(f"it needs {needed:,} bytes of space, the disk has {room:,} to spare")
         return needed <= room
 
-    def _resource(self, state: ResourceState, part: _Part) -> None:
+    def _resource(self, state: ResourceState, part: Part) -> None:
         key = f"drill:{state.resource}:{state.name}"
         identity = json.dumps(state.data.get("blobs", []))
         known = json.loads(self.store.catalog.value(key, "{}"))
@@ -224,7 +194,7 @@ class Drill:
         part.bound_s = part.estimate_s * SAFETY
         self._proven[key] = json.dumps({"blobs": identity, "elapsed_s": part.estimate_s})
 
-    def _tree(self, number: int, state: ResourceState, part: _Part) -> None:
+    def _tree(self, number: int, state: ResourceState, part: Part) -> None:
         target = target_from(state, self.store.reader)
         key = f"drill:tree:{state.name}"
         part.weight = state.bytes + PAGE * state.files
@@ -248,7 +218,7 @@ class Drill:
                 self._proven[key] = json.dumps(record)
             self._prove(target, None if part.sampled or part.lost else place, part)
 
-    def _prove(self, target: TreeTarget, copy: bytes | None, part: _Part) -> None:
+    def _prove(self, target: TreeTarget, copy: bytes | None, part: Part) -> None:
         """Ask whether what was rebuilt works, where that is a question."""
         proof = self.prover.prove(target, copy, self.scratch)
         part.failures += proof.failures
@@ -259,33 +229,43 @@ class Drill:
         if proof.record:
             self._proven[self.prover.key(target)] = proof.record
 
-    def _full(self, target: TreeTarget, place: bytes, part: _Part) -> dict[str, object]:
+    def _full(self, target: TreeTarget, place: bytes, part: Part) -> dict[str, object]:
         lost: dict[bytes, Lost] = {}
         try:
-            rebuilt = self.rebuilder.whole(target, place, lost)
+            rebuilt, sample = self._whole(target, place, lost)
             if rebuilt.wrong:
                 # Whether the store or the disk is to blame: a proven rebuild names what is damaged.
-                rebuilt = self.rebuilder.whole(target, emptied(place), lost, prove=True)
+                rebuilt, sample = self._whole(target, emptied(place), lost, prove=True)
         except StoreCorrupt:
             lost = self._lost(target, files_of(self.store.reader, target), part)
             if not lost:
                 raise
-            rebuilt = self.rebuilder.whole(target, emptied(place), lost, prove=True)
+            rebuilt, sample = self._whole(target, emptied(place), lost, prove=True)
         part.failures += rebuilt.wrong
         part.files, part.size = rebuilt.files, rebuilt.size
         part.estimate_s = tree_s(rebuilt)
         part.bound_s = part.estimate_s * SAFETY
-        sample = Stratum(random.Random(self.snapshot.id), SAMPLE_PER_STRATUM)  # noqa: S311
-        for path, entry in files_of(self.store.reader, target):
-            sample.add(path, entry)
         return {
             "tree": target.tree.hex(), "files": part.files, "size": part.size,
             "elapsed_s": part.estimate_s,
             "sample": [os.fsdecode(path) for path, _ in sample.chosen],
         }  # fmt: skip
 
+    def _whole(
+        self, target: TreeTarget, place: bytes, lost: Mapping[bytes, Lost], *, prove: bool = False
+    ) -> tuple[Rebuilt, Stratum]:
+        """Rebuild a whole tree; return what came of it, and some files to look at the next time."""
+        sample = Stratum(random.Random(self.snapshot.id), SAMPLE_PER_STRATUM)  # noqa: S311
+
+        def choose(path: bytes, entry: Entry) -> bool:
+            if entry.kind is Kind.FILE and path not in lost:
+                sample.add(path, entry)
+            return path not in lost
+
+        return self.rebuilder.whole(target, place, lost, choose, prove=prove), sample
+
     def _lost(
-        self, target: TreeTarget, files: Iterable[tuple[bytes, Entry]], part: _Part
+        self, target: TreeTarget, files: Iterable[tuple[bytes, Entry]], part: Part
     ) -> dict[bytes, Lost]:
         """Return the files whose content went by a write through their link, and say so.
 
@@ -307,7 +287,7 @@ class Drill:
         return found
 
     def _increment(
-        self, target: TreeTarget, place: bytes, part: _Part, known: dict[str, object]
+        self, target: TreeTarget, place: bytes, part: Part, known: dict[str, object]
     ) -> dict[str, object] | None:
         """Rebuild what is new since the last rehearsal, and a sample of what is not.
 
@@ -341,7 +321,7 @@ class Drill:
         part.bound_s = part.estimate_s * SAFETY
         return {**known, "tree": target.tree.hex()}
 
-    def _stratified(self, target: TreeTarget, place: bytes, part: _Part) -> None:
+    def _stratified(self, target: TreeTarget, place: bytes, part: Part) -> None:
         """Rebuild a sample of each size class; the whole is its mean times the number."""
         part.sampled = part.unsynced = True
         for number, stratum in enumerate(strata(self.store.reader, target, self.snapshot.id)):
@@ -363,7 +343,7 @@ class Drill:
             part.bound_s += spent * share * doubt * SAFETY
 
     def _rebuild(
-        self, target: TreeTarget, place: bytes, wanted: dict[bytes, Entry], part: _Part
+        self, target: TreeTarget, place: bytes, wanted: dict[bytes, Entry], part: Part
     ) -> list[str]:
         """Rebuild single files under flat names."""
         try:
@@ -387,19 +367,6 @@ class Drill:
                 for key, value in self._proven.items():
                     self.store.catalog.set_value(key, value)
                 self.rebuilder.links.take_over(db)
-
-
-def _guess(parts: list[_Part]) -> None:
-    """Estimate what there was no room to rehearse, at the pace of all that was."""
-    missing = [part for part in parts if part.unmeasured]
-    written = sum(part.size + PAGE * part.files for part in parts)
-    if missing and not written:
-        missing[0].crowded("nothing of it was rehearsed: how long a rollback takes is not known")
-        return
-    pace_s = sum(part.elapsed_s for part in parts) / max(1, written)
-    for part in missing:
-        part.estimate_s += part.unmeasured * pace_s
-        part.bound_s += part.unmeasured * pace_s * _DOUBT * SAFETY
 
 
 def _fits(state: ResourceState) -> bool:

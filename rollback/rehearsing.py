@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from rollback.atomic import remove_path
-from rollback.build import TreeBuilder
+from rollback.build import Choose, TreeBuilder
 from rollback.durable import sync_file_system
-from rollback.lost import Lost
 from rollback.model import Entry
 from rollback.parallel import Workers
 from rollback.plan import TreeTarget
@@ -64,7 +63,13 @@ class Rebuilder:
         return Linking.of(target.root, undo=self.undo, path_of=path_of)
 
     def whole(
-        self, target: TreeTarget, place: bytes, lost: Mapping[bytes, Lost], *, prove: bool = False
+        self,
+        target: TreeTarget,
+        place: bytes,
+        lost: Container[bytes],
+        choose: Choose,
+        *,
+        prove: bool = False,
     ) -> Rebuilt:
         """Rebuild a whole tree, but for what is lost, and read it again.
 
@@ -75,6 +80,7 @@ class Rebuilder:
             target: The tree.
             place: An empty folder.
             lost: Paths without content.
+            choose: Says of each file whether it is rebuilt: all but those.
             prove: Whether each blob is proven before it is written, so that damage is named.
 
         Raises:
@@ -86,7 +92,7 @@ class Rebuilder:
             self.reader.catalog.remembering(),
             TreeBuilder(self.reader, place, linking, prove=prove) as builder,
         ):
-            builder.add_tree(target.tree, b"", lambda path, _: path not in lost)
+            builder.add_tree(target.tree, b"", choose)
             self.links.note(target.root, builder)
             builder.write()
             builder.link_groups([[p for p in group if p not in lost] for group in target.links])
