@@ -13,8 +13,9 @@ import pytest
 
 from driving import Project
 from rollback.errors import NothingToDo, StoreCorrupt, StoreUnusable
+from rollback.store import catalog
 from rollback.store.blobs import BlobWriter
-from rollback.store.catalog import VERSION, BlobKind
+from rollback.store.catalog import VERSION, BlobKind, Place
 from rollback.store.packs import PackWriter, salvage
 from rollback.store.pages import PAGE, PageReader, PageWriter
 from rollback.store.store import Store
@@ -206,6 +207,37 @@ def test_a_transaction_is_all_or_nothing(store: Store) -> None:
     with pytest.raises(ZeroDivisionError):
         change()
     assert store.catalog.value("a") == ""
+
+
+def test_places_are_looked_up_many_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one by one; those that nobody has are none, and no more than so many are remembered."""
+    blobs = [bytes([n]) * 32 for n in range(9)]
+    with store.catalog.transaction():
+        for n, blob in enumerate(blobs[:6]):
+            store.catalog.move(blob, Place(BlobKind.PACKED, 1, n, 10))
+    found = store.catalog.places([*blobs, b"", b"short"])
+    assert found == {blob: store.catalog.place(blob) for blob in blobs}
+    assert [found[blob] is None for blob in blobs] == [False] * 6 + [True] * 3
+    monkeypatch.setattr(catalog, "_PLACES", 4)
+    with store.catalog.remembering():
+        for at in (0, 3, 6):
+            part = blobs[at : at + 3]
+            known = store.catalog.places(part)
+            assert {blob: known[blob] for blob in part} == {blob: found[blob] for blob in part}
+            assert len(known) <= 4
+        assert store.catalog.place(blobs[0]) == found[blobs[0]]
+
+
+def test_what_was_remembered_is_forgotten_after_the_block(store: Store) -> None:
+    """A blob that was moved since is found where it is."""
+    blob = b"b" * 32
+    with store.catalog.remembering():
+        assert store.catalog.place(blob) is None
+    with store.catalog.transaction():
+        store.catalog.move(blob, Place(BlobKind.LOOSE, 0, 0, 7))
+    moved = store.catalog.place(blob)
+    assert moved is not None
+    assert moved.kind is BlobKind.LOOSE
 
 
 def test_strays_are_found_and_swept(store: Store) -> None:
