@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from rollback.capture import Captured, capture_tree
@@ -69,7 +68,7 @@ class Verifier:
         work = self.store.work(self.operation.seq)
         with self.store.catalog.transaction():
             writer = BlobWriter(self.store.reader, f"{self.operation.seq:08d}-v")
-            room = Room(self.store, sys.maxsize, writer)  # nothing new is kept but by an error
+            room = Room(self.store, self.store.max_bytes, writer)
             try:
                 for plan in self.work.trees:
                     root = plan.target.root

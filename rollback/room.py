@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from rollback.capture import Job
@@ -58,8 +57,7 @@ class Room:
         self.upkeep = 0
         self.store = store
         self.writer = writer
-        limited = forgetful or max_store_bytes < sys.maxsize
-        self._used = store.used() if limited else 0  # to count what rollbacks took takes time
+        self._used = store.used()
         self._forgetful = forgetful
         self._quota = max_store_bytes - self._used
         self._margin = 2 * store.reserve()
