@@ -30,6 +30,8 @@ from rollback.walk import (
     open_root,
 )
 
+NO_ROOM = "free some space, raise max_store, or move the store with --store DIR"
+"""The mend for what there was not enough space or quota for."""
 _UNCOUNTED = (Kind.DIRECTORY, Kind.DATABASE, Kind.UNPROTECTED)
 
 Progress = Callable[[str, int, int], None]
@@ -291,8 +293,7 @@ def _unkept(root: Root, path: bytes, why: str) -> Skip:
     if "being written" in why:
         return Skip(shown, why, "snapshot again when nothing writes to it")
     if "space" in why or "quota" in why:
-        fix = "free some space, raise max_store, or move the store with --store DIR"
-        return Skip(shown, why, fix)
+        return Skip(shown, why, NO_ROOM)
     if "watch" in why:
         return Skip(shown, why, "take it out of [protect] watch to have it kept")
     return Skip(shown, why, "give yourself read permission, or exclude it in guard.toml")

@@ -256,7 +256,8 @@ def _of_state(old: ResourceState, found: StateChange) -> Change:
 def _state_changes(store: Store, old: ResourceState, new: ResourceState | None) -> Iterator[Change]:
     from rollback.resources.sqlite import describe_change  # noqa: PLC0415 - a plug
 
-    if new is None or old.data.get("blobs") != new.data.get("blobs"):
+    blobs = old.data.get("blobs")
+    if new is None or not blobs or blobs != new.data.get("blobs"):
         found = describe_change(old, new, _vault(store))
         if found is not None:
             yield _of_state(old, found)

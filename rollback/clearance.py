@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 from rollback.capture import Job, Resolving, capture_tree
+from rollback.databases import DatabaseTaker
 from rollback.errors import NoSpace
 from rollback.inventory import EngineSettings, Inventory
 from rollback.keeping import KeepingResolver, stored_size
@@ -18,7 +19,7 @@ from rollback.reports import SnapshotReport
 from rollback.resources.base import Root
 from rollback.retention import Rules, prune
 from rollback.room import Crowded, Room
-from rollback.snapshots import SnapshotTaker
+from rollback.snapshots import SnapshotTaker, absolute, find_databases, outside
 from rollback.store.blobs import BlobWriter
 from rollback.store.codec import EMPTY_TREE
 from rollback.store.store import Store
@@ -58,7 +59,7 @@ def take_snapshot(
         return taker.take(wanted.inventory, kind=wanted.kind, label=wanted.label)
     except Crowded:
         _forget(store, operation)
-        removed = _make_room(store, settings, wanted.inventory.roots)
+        removed = _make_room(store, settings, operation, before, wanted.inventory)
     except NoSpace:
         # Content of the first roots took what the catalog needs for the others; now that is known.
         if taker.room is None or not taker.room.upkeep:
@@ -68,6 +69,7 @@ def take_snapshot(
     room = taker.room
     taker = SnapshotTaker(store, settings, operation, newest())
     taker.upkeep = room.upkeep if room is not None else 0
+    taker.careful = not removed
     report = taker.take(wanted.inventory, kind=wanted.kind, label=wanted.label)
     return replace(report, removed=removed)
 
@@ -82,20 +84,28 @@ def _forget(store: Store, operation: Operation) -> None:
 
 
 def _make_room(
-    store: Store, settings: EngineSettings, roots: Iterable[Root]
+    store: Store,
+    settings: EngineSettings,
+    operation: Operation,
+    newest: Snapshot | None,
+    inventory: Inventory,
 ) -> tuple[Snapshot, ...]:
-    """Remove old snapshots for the files that fit when they are gone; return what was removed.
+    """Remove old snapshots for what fits when they are gone; return what was removed.
 
     What does not fit in any case is not what anything is removed for.
     """
-    room = Room(store, settings.max_store_bytes, BlobWriter(store.reader, ""))
+    room = Room(store, settings.max_store_bytes, BlobWriter(store.reader, f"{operation.seq:08d}-w"))
     sizes: list[int] = []
-    for root in roots:
+    databases: list[bytes] = []
+    for root in inventory.roots:
         weigher = _Weigher(root, room)
-        capture_tree(root, store.reader, weigher, update_index=False)
+        databases += absolute(capture_tree(root, store.reader, weigher, update_index=False))
         sizes += weigher.sizes
     left = room.allow((), ())
     most = left + prune(store, Rules(keep_last=sys.maxsize, max_bytes=0), dry_run=True).freed_bytes
+    taker = DatabaseTaker(store, room.writer, store.work(operation.seq), room.spare)
+    for found in find_databases([*databases, *outside(inventory)], settings, newest):
+        sizes.append(taker.need(found, most))
     needed = 0
     for size in sorted(sizes):
         if needed + size > most:
@@ -119,11 +129,12 @@ class _Weigher(KeepingResolver):
         self.sizes: list[int] = []
 
     def begin(self, root_fd: int, jobs: list[Job]) -> Resolving:
-        """Note files; nothing is read."""
-        copied = self._sort(root_fd, jobs, [None] * len(jobs))[1]
+        """Note files; nothing is read but the beginning of large ones: databases are told."""
+        results: list[Kept | None] = [None] * len(jobs)
+        copied = self._sort(root_fd, jobs, results)[1]
         self.allowance(jobs, ())
         self.sizes += [stored_size(jobs[index].info) for index in copied]
-        return Resolving(lambda: [Kept(Kind.UNPROTECTED)] * len(jobs))
+        return Resolving(lambda: [kept or Kept(Kind.UNPROTECTED) for kept in results])
 
     def add_tree(self, records: list[bytes]) -> bytes:  # noqa: ARG002 - as of a resolver
         """Keep nothing."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rollback.custody import Custody
+from rollback.databases import DatabaseTaker, Found, with_upkeep
 from rollback.failpoints import reach
 from rollback.folders import join, split
 from rollback.inventory import present_facts
@@ -21,8 +22,8 @@ from rollback.obstacles import bar_above
 from rollback.plan import TreePlan, is_selected
 from rollback.reports import Selection
 from rollback.resources.base import Resource
-from rollback.snapshots import capture_resource, commit_snapshot, state_named, tree_state
-from rollback.store.blobs import BlobWriter
+from rollback.snapshots import commit_snapshot, state_named, tree_state
+from rollback.store.blobs import UPKEEP, BlobWriter
 from rollback.store.codec import decode_entry, encode_entry, record_name
 from rollback.store.store import Store
 from rollback.walk import bare, open_root
@@ -90,8 +91,12 @@ class Displacer:
         )
         self.states.append(tree_state(captured))
 
-    def keep_databases(self, resources: list[Resource], unchanged: list[ResourceState]) -> None:
-        """Keep the present state of databases.
+    def keep_databases(
+        self, resources: Sequence[Resource], unchanged: list[ResourceState]
+    ) -> dict[str, str]:
+        """Keep the present state of databases; return those that do not fit, and why.
+
+        Whoever asked has to leave these where they are.
 
         Args:
             resources: Those that will be put back or removed.
@@ -100,10 +105,25 @@ class Displacer:
         """
         self.states += unchanged
         work = self.store.work(self.operation.seq)
-        for resource in resources:
-            state, skips = capture_resource(resource, self.store, self.writer, work, None)
-            self.states.append(state)
-            self.skips += skips
+        found = [Found(one, None, one.weigh(self._wanted(one))) for one in resources]
+        self.store.release_reserve(sum(with_upkeep(one.weight.most) for one in found))
+        taker = DatabaseTaker(self.store, self.writer, work, self._spare)
+        refused: dict[str, str] = {}
+        for taken in taker.take_all(found):
+            self.states.append(taken.state)
+            self.skips += taken.skips
+            if taken.refused:
+                refused[taken.state.location] = taken.refused
+        return refused
+
+    def _wanted(self, resource: Resource) -> ResourceState | None:
+        """Return what the target has of a resource: that is in the store already."""
+        return state_named(self.target, resource.resource, resource.name)
+
+    def _spare(self, scratch: int) -> int:
+        """Return how many bytes of a database may be kept; a rollback heeds no quota."""
+        catalog = os.stat(self.store.catalog.path).st_size
+        return max(0, self.store.free() - scratch - catalog - UPKEEP * self.writer.added)
 
     def commit(self) -> Snapshot:
         """Commit the undo snapshot; the caller's transaction makes it visible."""

@@ -70,7 +70,7 @@ class KeepingResolver:
         results: list[Kept | None] = [None] * len(jobs)
         link, copy = self._sort(root_fd, jobs, results)
         room = self.allowance(jobs, [stored_size(jobs[index].info) for index in copy])
-        small, large = self._fitting(jobs, copy, room, results)
+        small, large = self._fitting(root_fd, jobs, (copy, room), results)
         tight = [index for index in copy if results[index] is not None]
         reading = self._read_small(small, jobs)
 
@@ -92,7 +92,10 @@ class KeepingResolver:
     def _sort(
         self, root_fd: int, jobs: list[Job], results: list[Kept | None]
     ) -> tuple[list[int], list[int]]:
-        """Return which files are to be linked and which copied; the watched ones are done."""
+        """Return which files are to be linked and which copied.
+
+        The watched ones are done, and large databases, which are kept by themselves.
+        """
         link: list[int] = []
         copy: list[int] = []
         for index, job in enumerate(jobs):
@@ -101,17 +104,31 @@ class KeepingResolver:
                 results[index] = watched(job)
             elif policy is Policy.LINK and self._can_link(root_fd):
                 link.append(index)
+            elif job.info.st_size >= SMALL and (kept := self._database(root_fd, job)):
+                results[index] = kept
             else:
                 copy.append(index)
         return link, copy
 
     def _fitting(
-        self, jobs: list[Job], copy: list[int], room: int, results: list[Kept | None]
+        self,
+        root_fd: int,
+        jobs: list[Job],
+        offered: tuple[Sequence[int], int],
+        results: list[Kept | None],
     ) -> tuple[list[int], list[int]]:
         """Return the small and the large files that there is room for; the others are named.
 
-        The smallest come first, so that most files are kept.
+        The smallest come first, so that most files are kept. Of databases only what differs is
+        kept: there may be room for that.
+
+        Args:
+            root_fd: Handle of the root.
+            jobs: All files.
+            offered: Those that are to be copied, and the bytes that may be kept.
+            results: What became of each file.
         """
+        copy, room = offered
         small: list[int] = []
         large: list[int] = []
         for index in sorted(copy, key=lambda index: jobs[index].info.st_size):
@@ -119,7 +136,8 @@ class KeepingResolver:
             size = stored_size(info)
             if size > room:
                 why = f"there is not enough space or quota to keep its {info.st_size:,} bytes"
-                results[index] = Kept(Kind.UNPROTECTED, note=why)
+                database = self._database(root_fd, jobs[index])
+                results[index] = database or Kept(Kind.UNPROTECTED, note=why)
             else:
                 room -= size
                 (small if info.st_size < SMALL else large).append(index)
@@ -129,7 +147,8 @@ class KeepingResolver:
         self, root_fd: int, jobs: list[Job], unlinked: list[int], results: list[Kept | None]
     ) -> None:
         """Copy what could not be linked, as far as there is room by now."""
-        small, large = self._fitting(jobs, unlinked, self.allowance((), ()), results)
+        offered = unlinked, self.allowance((), ())
+        small, large = self._fitting(root_fd, jobs, offered, results)
         self._copy_large(root_fd, jobs, large, results)
         self._take_small(self._read_small(small, jobs), small, results)
 

@@ -15,6 +15,7 @@ from rollback.reports import Selection
 from rollback.sameness import is_known_by_time, same_content
 
 NOT_KEPT = "its content was not kept"
+BRING_BACK = "bring it back from where it came from"
 _UNTOUCHED = (Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
 STAYS = {
     Kind.WATCHED: (
@@ -279,8 +280,7 @@ class _Planner:
 
     def _cannot(self, path: bytes, why: str) -> None:
         shown = os.fsdecode(os.path.join(self.root.path, path))
-        fix = "bring it back from where it came from"
-        self.plan.unrestorable.append(Skip(shown, why, fix))
+        self.plan.unrestorable.append(Skip(shown, why, BRING_BACK))
         self.plan.named.add(path)
 
     def _kept(self, path: bytes) -> bool:

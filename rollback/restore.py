@@ -15,7 +15,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 
 from rollback.agreement import Verifier
 from rollback.applying import Application
@@ -26,6 +27,7 @@ from rollback.errors import NoSpace, RestoreIncomplete, RollbackError, StoreCorr
 from rollback.failpoints import reach
 from rollback.lost import say_later
 from rollback.model import Skip, Snapshot, Step
+from rollback.obstacles import bar_above
 from rollback.plan import show_path
 from rollback.preparing import Preparation
 from rollback.reclaim import lost_skips
@@ -36,7 +38,7 @@ from rollback.staging import (
 )
 from rollback.store.catalog import translated
 from rollback.task import Task
-from rollback.work import RECLAIM, put_in
+from rollback.work import RECLAIM, bars, inside, put_in
 
 
 class Restorer:
@@ -138,7 +140,8 @@ class Restorer:
                     databases = put_in(plan, self.work.databases)
                     displacer.keep_tree(plan, self.work.selection, databases)
                 present = [w.resource for w in self.work.databases if w.present]
-                displacer.keep_databases(present, self.work.unchanged)
+                refused = displacer.keep_databases(present, self.work.unchanged)
+                self._leave_databases(refused)
                 self.undo = displacer.commit()
             except BaseException:
                 displacer.abandon()
@@ -150,6 +153,26 @@ class Restorer:
             )
             self.store.note_shared(self.task.shared)
         return self.undo
+
+    def _leave_databases(self, refused: Mapping[str, str]) -> None:
+        """Leave databases where they are that the undo does not hold, and name them.
+
+        Args:
+            refused: Path → why.
+        """
+        fix = f"free some space, then: guard rollback --to {self.work.snapshot.seq}"
+        for path, why in refused.items():
+            stays = f"what is there now stays, for an undo could not bring it back: {why}"
+            self.task.notes.append(Skip(path, stays, f"{fix} {shlex.quote(path)}"))
+        left = {os.fsencode(path) for path in refused}
+        for plan in self.work.trees:
+            plan.barred |= inside(plan, left)
+            bar_above(plan, put_in(plan, self.work.databases))
+        self.work.databases[:] = [
+            work
+            for work in self.work.databases
+            if work.path not in left and not any(bars(plan, work.path) for plan in self.work.trees)
+        ]
 
     def _stages(self) -> list[bytes]:
         """Return the staging folders with something in them that will be put in place."""

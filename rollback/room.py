@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rollback.capture import Job
 from rollback.model import Entry
-from rollback.store.blobs import BlobWriter, file_path
+from rollback.store.blobs import UPKEEP, BlobWriter, file_path
 from rollback.store.catalog import BlobKind
 from rollback.store.store import Store
 from rollback.writing import Linking
@@ -89,6 +89,29 @@ class Room:
         if self._forgetful and any(left < end <= left + self._used for end in _ends(sizes)):
             raise Crowded
         return left
+
+    def spare(self, scratch: int) -> int:
+        """Return how many bytes may still be kept of a database, what its pages need included.
+
+        Args:
+            scratch: Bytes of copies that lie beside the store meanwhile.
+        """
+        # The pages of databases are all over the catalog.
+        upkeep = self.upkeep + UPKEEP * self.writer.added
+        disk = self.store.free() - self._margin - upkeep - self._catalog - scratch
+        return max(0, min(self._quota - self.writer.new_bytes - upkeep, disk))
+
+    def refuse(self, missing: int) -> None:
+        """Hear that a database does not fit.
+
+        Args:
+            missing: Bytes, at least; 0 where that is not known.
+
+        Raises:
+            Crowded: It may fit without old snapshots.
+        """
+        if self._forgetful and 0 < missing <= self._used:
+            raise Crowded
 
 
 def _ends(sizes: Sequence[int]) -> Iterator[int]:

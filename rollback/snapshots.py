@@ -11,23 +11,23 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rollback.capture import Captured, capture_tree
-from rollback.errors import CaptureFailed, NoSpace, RollbackError, StoreCorrupt
+from rollback.capture import NO_ROOM, Captured, capture_tree
+from rollback.databases import DatabaseTaker, Found
+from rollback.errors import CaptureFailed, NoSpace, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.inventory import EngineSettings, Inventory, database
 from rollback.keeping import KeepingResolver
 from rollback.model import Category, Operation, ResourceState, Skip, Snapshot
 from rollback.reports import SnapshotReport
-from rollback.resources.base import Resource, Root
+from rollback.resources.base import Root
 from rollback.resources.configuration import capture_variables
 from rollback.room import Room
 from rollback.store.blobs import BlobWriter
 from rollback.store.catalog import storable
 from rollback.store.store import Store, document_stem, read_json
-from rollback.store.vault import StoreVault
 
 _CHECK = "sha256"
 Progress = Callable[[str, int, int], None] | None
@@ -44,6 +44,11 @@ class SnapshotTaker:
         operation: The operation that takes it; the snapshot has its number.
         newest: The newest snapshot, whose unchanged parts are taken over.
         forgetful: Whether to give up where something would fit if old snapshots went.
+
+    Attributes:
+        room: What there is room for.
+        upkeep: What an earlier try found to be needed besides content.
+        careful: Whether an earlier try met a full disk.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class SnapshotTaker:
         self.forgetful = forgetful
         self.room: Room | None = None
         self.upkeep = 0
+        self.careful = False
         self.store = store
         self.settings = settings
         self.operation = operation
@@ -106,18 +112,21 @@ class SnapshotTaker:
             self.skips += gather(found.skipped, found.root)
             for category, (files, size) in found.totals.items():
                 self._count(category, files, size)
-            self._databases += _absolute(found)
+            self._databases += absolute(found)
 
     def _capture_databases(self, inventory: Inventory, work: bytes) -> None:
-        paths = self._databases + [
-            os.fsencode(path) for path in inventory.databases if path.exists()
-        ]
-        project = os.path.realpath(os.fsencode(self.settings.project))
-        for path in dict.fromkeys(paths):
-            resource = database(path, project)
-            state, skips = capture_resource(resource, self.store, self.writer, work, self.newest)
+        room = self.room
+        if room is None:
+            raise AssertionError("roots come first")
+        paths = self._databases + outside(inventory)
+        found = find_databases(paths, self.settings, self.newest)
+        taker = DatabaseTaker(self.store, self.writer, work, room.spare, careful=self.careful)
+        for taken in taker.take_all(found, room.refuse):
+            state = taken.state
             self.states.append(state)
-            self.skips += skips
+            self.skips += taken.skips
+            if taken.refused:
+                self.skips.append(Skip(state.location, taken.refused, NO_ROOM))
             self._count(state.category.value, state.files, state.bytes)
 
     def _count(self, category: str, files: int, size: int) -> None:
@@ -171,26 +180,24 @@ def failing_as_capture() -> Iterator[None]:
         ) from error
 
 
-def capture_resource(
-    resource: Resource,
-    store: Store,
-    writer: BlobWriter,
-    work: bytes,
-    newest: Snapshot | None,
-) -> tuple[ResourceState, tuple[Skip, ...]]:
-    """Capture one live resource; the blobs that it used are noted in its state."""
-    before = None if newest is None else state_named(newest, resource.resource, resource.name)
-    scratch = os.path.join(work, b"vault")
-    os.makedirs(scratch, mode=0o700, exist_ok=True)
-    vault = StoreVault(store.reader, writer, scratch)
-    try:
-        state, skips = resource.capture(vault, before)
-    except RollbackError as error:
-        raise CaptureFailed(f"{resource.name}: {error}", hint=error.hint) from error
-    used = vault.used
-    if not used and before is not None:
-        used = list(before.data.get("blobs", []))
-    return dataclasses.replace(state, data={**state.data, "blobs": used}), skips
+def outside(inventory: Inventory) -> list[bytes]:
+    """Return the databases of an inventory that lie in no root."""
+    return [os.fsencode(path) for path in inventory.databases if path.exists()]
+
+
+def find_databases(
+    paths: Iterable[bytes], settings: EngineSettings, newest: Snapshot | None
+) -> list[Found]:
+    """Return databases with what a snapshot has of them, and what it takes to keep them."""
+    project = os.path.realpath(os.fsencode(settings.project))
+    found = []
+    for path in dict.fromkeys(paths):
+        resource = database(path, project)
+        before = None
+        if newest is not None:
+            before = state_named(newest, resource.resource, resource.name)
+        found.append(Found(resource, before, resource.weigh(before)))
+    return found
 
 
 def commit_snapshot(store: Store, writer: BlobWriter, snapshot: Snapshot) -> None:
@@ -308,5 +315,6 @@ def load(document: bytes | str) -> Snapshot:
     return Snapshot(**value)
 
 
-def _absolute(found: Captured) -> list[bytes]:
+def absolute(found: Captured) -> list[bytes]:
+    """Return where the databases of a captured root are."""
     return [os.path.join(found.root.path, path) for path in found.databases]

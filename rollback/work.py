@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rollback.difference import find_entry
@@ -12,7 +12,7 @@ from rollback.inventory import database, is_absent, is_tree, resource_from, targ
 from rollback.model import Category, Kind, ResourceState, Skip, Snapshot, Step
 from rollback.obstacles import Obstacle, find_obstacles
 from rollback.plan import TreePlan, show_path, steps_of
-from rollback.planning import STAYS, plan_tree
+from rollback.planning import BRING_BACK, NOT_KEPT, STAYS, plan_tree
 from rollback.present import Present
 from rollback.reclaim import distribution_label, lost_skips
 from rollback.reports import RestorePlan, Selection
@@ -45,7 +45,7 @@ class Work:
         selection: Which part of it.
         trees: What is done to file trees.
         databases: What is done to databases.
-        unchanged: States of databases that are as they were.
+        unchanged: States of databases that are as they were, or left alone.
         stay: Databases that are left alone, and why.
         steps: All of it, for people.
         unrestorable: What cannot be put back, `stay` included.
@@ -108,8 +108,9 @@ def _make_plan(
     whole = not (selection.paths or selection.categories)
     settle_roots(trees, exact=whole or snapshot.kind == "undo")
     for plan in trees:
+        plan.barred |= inside(plan, map(_path, stay))
         find_obstacles(plan, put_in(plan, databases), store.folder, known)
-    databases = [work for work in databases if not any(_bars(plan, work.path) for plan in trees)]
+    databases = [work for work in databases if not any(bars(plan, work.path) for plan in trees)]
     steps: list[Step] = []
     unrestorable = [*stay]
     for plan in trees:
@@ -128,17 +129,23 @@ def _make_plan(
     return Work(snapshot, selection, trees, databases, unchanged, stay, steps, unrestorable)
 
 
+def inside(plan: TreePlan, paths: Iterable[bytes]) -> set[bytes]:
+    """Return those of some absolute paths that lie in a root, relative to it."""
+    below = plan.target.root.path + b"/"
+    return {path[len(below) :] for path in paths if path.startswith(below)}
+
+
 def put_in(plan: TreePlan, databases: Sequence[DatabaseWork]) -> set[bytes]:
     """Return where databases are put in a root, relative to it."""
-    below = plan.target.root.path + b"/"
-    return {
-        work.path[len(below) :]
-        for work in databases
-        if work.path.startswith(below) and work.state is not None and not is_absent(work.state)
-    }
+    put = (work for work in databases if work.state is not None and not is_absent(work.state))
+    return inside(plan, (work.path for work in put))
 
 
-def _bars(plan: TreePlan, path: bytes) -> bool:
+def _path(stays: Skip) -> bytes:
+    return os.fsencode(stays.what)
+
+
+def bars(plan: TreePlan, path: bytes) -> bool:
     """Return whether something stands in the way of a database; it is named already."""
     below = plan.target.root.path + b"/"
     return path.startswith(below) and plan.is_barred(path[len(below) :])
@@ -185,7 +192,10 @@ def _plan_databases(
         if _database_selected(path, state.category, selection):
             resource = resource_from(state)
             with _unless_unreadable(path, stay):
-                if resource.plan(state, vault):
+                if resource.is_lacking(state):
+                    stay.append(Skip(os.fsdecode(path), NOT_KEPT, BRING_BACK))
+                    unchanged.append(resource.leave())
+                elif resource.plan(state, vault):
                     found.append(DatabaseWork(path, resource, state, os.path.lexists(path)))
                 else:
                     unchanged.append(state)

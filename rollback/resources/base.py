@@ -145,6 +145,21 @@ class StateChange:
     new_bytes: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """What a capture takes, as far as that can be told without reading.
+
+    Attributes:
+        least: Bytes of content that are expected to be new in any case.
+        most: Bytes of content, should nothing of it be known.
+        scratch: Bytes of copies that lie in scratch meanwhile.
+    """
+
+    least: int = 0
+    most: int = 0
+    scratch: int = 0
+
+
 class Resource(Protocol):
     """State that is more than files.
 
@@ -172,6 +187,18 @@ class Resource(Protocol):
         Raises:
             PermissionError: Of what.
         """
+
+    def weigh(self, previous: ResourceState | None) -> Weight:
+        """Return what `capture` would take now."""
+
+    def leave(self) -> ResourceState:
+        """Return the state of which nothing is known but what it looks like now.
+
+        A restore leaves it alone; see `is_lacking`.
+        """
+
+    def is_lacking(self, state: ResourceState) -> bool:
+        """Whether `state` does not hold the content, and what is there now looks different."""
 
     def plan(self, state: ResourceState, vault: Vault) -> tuple[Step, ...]:
         """Return what a restore would change; reads only, empty where nothing differs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -12,7 +13,7 @@ from io import BufferedReader
 from typing import IO, TypeVar
 
 from rollback.durable import sync_all
-from rollback.errors import StoreCorrupt, damaged
+from rollback.errors import NoSpace, StoreCorrupt, damaged
 from rollback.failpoints import reach
 from rollback.model import Entry
 from rollback.store.catalog import BlobKind, Catalog, Place
@@ -28,6 +29,8 @@ from rollback.store.codec import (
 from rollback.store.packs import PACK_LIMIT, PackWriter
 from rollback.store.pages import CHUNK, PageReader
 
+UPKEEP = 256
+"""Bytes that a packed blob takes besides its content: its head, its row, its id in a list."""
 _Item = TypeVar("_Item")
 _FDS = 32
 _AHEAD = 5_000
@@ -261,6 +264,12 @@ class BlobWriter:
     Args:
         reader: For what the store already has.
         stem: Beginning of the names of new packs; unique to the operation.
+
+    Attributes:
+        new_bytes: Content that was added.
+        added: Packed blobs that were added here, not by workers.
+        distrusted: Damaged blobs that nothing could mend: who brings their content again writes
+            it again.
     """
 
     def __init__(self, reader: BlobReader, stem: str) -> None:
@@ -269,6 +278,9 @@ class BlobWriter:
         self.db = reader.catalog.db
         self.stem = stem
         self.new_bytes = 0
+        self.added = 0
+        self._limit: int | None = None
+        self._taken = 0
         self._pack: PackWriter | None = None
         self._packs = 0
         self._rows: dict[bytes, Place] = {}
@@ -278,7 +290,6 @@ class BlobWriter:
         self._touched: set[bytes] = set()
         self._linked: set[bytes] = set()
         self.distrusted = reader.catalog.distrusted()
-        """Damaged blobs that nothing could mend: who brings their content again writes it again."""
 
     def next_number(self) -> int:
         """Return a number that makes the name of one more pack unique."""
@@ -305,6 +316,18 @@ class BlobWriter:
         """Add a small blob; return False where the store has it already."""
         if self.knows(blob):
             return False
+        place = self._append(kind, blob, content)
+        self._rows[blob] = place
+        self.new_bytes += len(content)
+        self.added += 1
+        if kind is not BlobKind.TREE:
+            self.spill()
+        return True
+
+    def _append(self, kind: BlobKind, blob: bytes, content: bytes) -> Place:
+        self._taken += len(content) + UPKEEP
+        if self._limit is not None and self._taken > self._limit:
+            return Place(kind, 0, 0, len(content))  # it is counted, and nothing of it will stay
         if self._pack is None or self._pack.length > PACK_LIMIT:
             self._end_pack()
             self._packs += 1
@@ -312,11 +335,55 @@ class BlobWriter:
             self._pack = PackWriter(os.path.join(self.folder, b"packs"), name)
             self._pack_id = self.add_pack(name, 0)
         offset = self._pack.append(kind, blob, content)
-        self._rows[blob] = Place(kind, self._pack_id, offset, len(content))
-        self.new_bytes += len(content)
-        if kind is not BlobKind.TREE:
-            self.spill()
-        return True
+        return Place(kind, self._pack_id, offset, len(content))
+
+    @contextlib.contextmanager
+    def within(self, limit: int) -> Iterator[None]:
+        """Add packed blobs in a block, or, where they take more than a limit, none of them.
+
+        After any error of the block, too, this writer and the store are as they were before it.
+
+        Args:
+            limit: Bytes, those that a blob takes besides its content included. What is beyond is
+                counted, and not written.
+
+        Raises:
+            NoSpace: They take more; the bytes that are missing are exact.
+        """
+        self.settle()
+        before = self.new_bytes, self.added, self._packs, set(self.distrusted)
+        self.db.execute("SAVEPOINT within")
+        self._limit, self._taken = limit, 0
+        try:
+            yield
+            self._hold_to(limit)
+        except BaseException:
+            self.new_bytes, self.added, packs, self.distrusted = before
+            self._take_back(packs)
+            raise
+        finally:
+            self._limit = None
+        self.db.execute("RELEASE within")
+
+    def _hold_to(self, limit: int) -> None:
+        missing = self._taken - limit
+        if missing > 0:
+            raise NoSpace(
+                f"{missing:,} bytes are missing", hint="free some space", missing_bytes=missing
+            )
+
+    def _take_back(self, packs: int) -> None:
+        """Remove what was added since a savepoint, and all packs but so many."""
+        self.abandon()
+        self._rows.clear()
+        self._refs.clear()
+        for number in range(packs + 1, self._packs + 1):
+            name = f"{self.stem}-m{number}.pack".encode()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.folder, b"packs", name))
+        if self.db.in_transaction:  # else SQLite has taken all of it back by itself
+            self.db.execute("ROLLBACK TO within")
+            self.db.execute("RELEASE within")
 
     def spill(self) -> None:
         """Bound the memory that rows take; they cost least once they have been counted."""

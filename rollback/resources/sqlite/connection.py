@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import time
@@ -82,6 +83,21 @@ def is_blocked(error: sqlite3.Error) -> bool:
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _BLOCKED
 
 
+def refuse_full(error: sqlite3.Error, path: str) -> None:
+    """Tell a full disk from what is wrong with a database.
+
+    Args:
+        error: Of an operation on a copy in scratch.
+        path: The copy.
+
+    Raises:
+        OSError: ENOSPC.
+    """
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    if code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from error
+
+
 def patience(deadline: float) -> Callable[[int, int, int], None]:
     """Return a progress callback that ends a backup which stays blocked past the deadline.
 
@@ -139,6 +155,7 @@ def recover(path: str) -> None:
 
     Raises:
         NotReadable: SQLite does not read it.
+        OSError: The disk is full.
     """
     try:
         with connect(os.fsencode(path), "rw", wait_s=1) as connection:
@@ -146,6 +163,7 @@ def recover(path: str) -> None:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error as error:
+        refuse_full(error, path)
         raise NotReadable(str(error)) from error
 
 

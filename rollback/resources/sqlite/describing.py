@@ -60,6 +60,23 @@ def compare_records(old: Record, new: Record) -> StateChange:
     return StateChange("modified", detail, tables, size)
 
 
+def compare_looks(old: Record, new: Record) -> StateChange | None:
+    """Return what happened between two records of which one at least has no content.
+
+    Sizes and times have to tell; None where they are the same.
+
+    Args:
+        old: The state before.
+        new: The state after.
+    """
+    if old.looks_like(new.signature):
+        return None
+    before, after = ("" in record.signature for record in (old, new))
+    size = new.signature[""][0] if after else None
+    action = "modified" if before and after else "added" if after else "deleted"
+    return StateChange(action, "its content was not kept", (), size)
+
+
 def _tables(old: Facts, new: Facts) -> Iterator[TableChange]:
     for name in sorted(old.tables.keys() | new.tables.keys()):
         before, after = old.tables.get(name), new.tables.get(name)

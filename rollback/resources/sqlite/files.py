@@ -108,6 +108,12 @@ class Files:
         """Return the suffixes of the side files that exist."""
         return [suffix for suffix in SIDE_FILES if self.is_file(suffix)]
 
+    def sizes(self) -> tuple[int, int]:
+        """Return the bytes of the database, and of its side files together."""
+        found = [self.stat(suffix) for suffix in (b"", *self.sides())]
+        sizes = [0 if info is None else info.st_size for info in found]
+        return sizes[0], sum(sizes[1:])
+
     def is_obstructed(self) -> bool:
         """Whether a folder, a FIFO or a link has the name of a side file.
 

@@ -181,6 +181,7 @@ class Reader:
                     sql.hold(db, deadline)
                     _back_up(db, copy, deadline)
             except sqlite3.Error as error:
+                sql.refuse_full(error, copy)
                 if sql.is_blocked(error):
                     raise Blocked from error
                 raise NotReadable(str(error)) from error

@@ -30,7 +30,9 @@ class Mode(enum.StrEnum):
     ABSENT = "absent"
     """There is no such file."""
     UNREADABLE = "unreadable"
-    """It is there and may not be read; nothing of it is kept."""
+    """It is there and may not be read; nothing of it is kept but its signature."""
+    UNKEPT = "unkept"
+    """It is there and there was no room for it; nothing of it is kept but its signature."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,11 @@ class Record:
     facts: Facts = field(default_factory=Facts)
 
     @property
+    def is_kept(self) -> bool:
+        """Whether the record says all of the state: what it was, or that there was none."""
+        return self.mode not in {Mode.UNREADABLE, Mode.UNKEPT}
+
+    @property
     def size(self) -> int:
         """Bytes of all files of the state."""
         return self.image.size + sum(side.image.size for side in self.sides)
@@ -148,6 +155,13 @@ class Record:
         if 0 in {mine.size, theirs.size}:
             return not self.facts.tables and not other.facts.tables
         return mine.masked == theirs.masked
+
+    def looks_like(self, signature: Signature) -> bool:
+        """Whether files with such a signature look as they did: the same sizes and times.
+
+        Side files without content do not count: who only reads makes them.
+        """
+        return _seen(self.signature) == _seen(signature)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON that `from_json` reads."""
@@ -179,6 +193,10 @@ class Record:
 
 def _lasting(record: Record) -> dict[str, Image]:
     return {side.suffix: side.image for side in record.sides if side.suffix != "-shm"}
+
+
+def _seen(signature: Signature) -> dict[str, list[int]]:
+    return {name: seen[:2] for name, seen in signature.items() if not name or seen[0]}
 
 
 def _metadata(data: Mapping[str, Any]) -> Metadata:

@@ -16,14 +16,18 @@ from typing import IO, ClassVar
 
 from rollback.errors import DrillFailed, RestoreIncomplete, StoreCorrupt
 from rollback.model import Category, ResourceState, Skip, Step
-from rollback.resources.base import Rehearsal, StateChange, Vault
+from rollback.resources.base import Rehearsal, StateChange, Vault, Weight
 from rollback.resources.sqlite import connection as sql
 from rollback.resources.sqlite.comparing import CopyTo, with_rewritten
-from rollback.resources.sqlite.describing import compare_records, describe_records
-from rollback.resources.sqlite.files import Files, image_of
+from rollback.resources.sqlite.describing import (
+    compare_looks,
+    compare_records,
+    describe_records,
+)
+from rollback.resources.sqlite.files import Files, image_of, is_sqlite
 from rollback.resources.sqlite.holders import describe, holders
 from rollback.resources.sqlite.reading import Discard, Reader
-from rollback.resources.sqlite.record import Mode, Record
+from rollback.resources.sqlite.record import Mode, Record, Signature
 from rollback.resources.sqlite.restoring import Restorer, build, remove, remove_staged
 
 KIND = "sqlite"
@@ -91,7 +95,9 @@ class SqliteResource:
         try:
             self.try_reading()
         except PermissionError as error:
-            return self._unreadable(error)
+            why = f"it cannot be read: {error.strerror}"
+            fix = f"let this user read it (chmod u+r {self.location}), or exclude it"
+            return self._state(self._look(Mode.UNREADABLE)), (Skip(self.name, why, fix),)
         except OSError as error:
             if error.errno not in _IN_THE_WAY:
                 raise
@@ -115,16 +121,51 @@ class SqliteResource:
             if files.is_file():
                 files.try_reading()
 
-    def _unreadable(self, error: OSError) -> tuple[ResourceState, tuple[Skip, ...]]:
-        record = Record(Mode.UNREADABLE, os.fsdecode(self._path))
-        why = f"it cannot be read: {error.strerror}"
-        fix = f"let this user read it (chmod u+r {self.location}), or exclude it"
-        return self._state(record), (Skip(self.name, why, fix),)
+    def weigh(self, previous: ResourceState | None) -> Weight:
+        """Return what a capture takes: nothing where nothing changed since the one before.
+
+        Args:
+            previous: State of the same database in the newest snapshot.
+        """
+        before = None if previous is None else _record(previous)
+        try:
+            with _opened(self._path) as files:
+                if not files.is_file() or (before is not None and _unchanged(before, files)):
+                    return Weight()
+                known = before.image.size if before is not None and before.blob else 0
+                main, sides = files.sizes()
+                scratch = main + 2 * sides if _needs_copy(files) else 0
+                return Weight(max(0, main - known), main + sides, scratch)
+        except OSError as error:
+            if error.errno not in _IN_THE_WAY | {errno.EACCES, errno.EPERM}:
+                raise
+            return Weight()  # a capture says what is wrong
+
+    def leave(self) -> ResourceState:
+        """Return the state of a database of which nothing is kept but what it looks like now."""
+        return self._state(self._look(Mode.UNKEPT))
+
+    def is_lacking(self, state: ResourceState) -> bool:
+        """Whether `state` does not hold the content, and what is there now looks different."""
+        record = _record(state)
+        return not (record.is_kept or record.looks_like(self._signature()))
+
+    def _look(self, mode: Mode) -> Record:
+        return Record(mode, os.fsdecode(self._path), signature=self._signature())
+
+    def _signature(self) -> Signature:
+        try:
+            with _opened(self._path) as files:
+                return files.signature()
+        except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise
+            return {}
 
     def plan(self, state: ResourceState, vault: Vault) -> tuple[Step, ...]:
         """Return what a restore would change; reads only, empty where nothing differs."""
         record = _record(state)
-        if record.mode is Mode.UNREADABLE:
+        if not record.is_kept:
             return ()
         live = self._live(record, vault)
         if not _differs(record, live):
@@ -140,8 +181,8 @@ class SqliteResource:
     def difference(self, state: ResourceState, vault: Vault) -> StateChange | None:
         """Return what has become of a recorded state by now; None where nothing differs."""
         record = _record(state)
-        if record.mode is Mode.UNREADABLE:
-            return None
+        if not record.is_kept:
+            return compare_looks(record, self._look(Mode.UNKEPT))
         live = self._live(record, vault)
         if _differs(record, live):
             change = compare_records(record, live)
@@ -172,7 +213,7 @@ class SqliteResource:
                 what is named. The live database is whole: the old one, or already the new one.
         """
         record = _record(state)
-        if record.mode is Mode.UNREADABLE:
+        if not record.is_kept:
             return ()
         if record.mode is Mode.ABSENT:
             self.remove(vault)
@@ -210,7 +251,7 @@ class SqliteResource:
             RestoreIncomplete: It differs; the message says in what.
         """
         record = _record(state)
-        if record.mode is Mode.UNREADABLE:
+        if not record.is_kept:
             return
         live = self._live(record, vault, trust_signature=False)
         if _differs(record, live):
@@ -231,7 +272,7 @@ class SqliteResource:
             DrillFailed: The copy is not what was captured, or SQLite does not accept it.
         """
         record = _record(state)
-        if record.mode in {Mode.ABSENT, Mode.UNREADABLE}:
+        if record.mode is Mode.ABSENT or not record.is_kept:
             return Rehearsal(0, 0, 0.0)
         start = time.monotonic()
         folder = tempfile.mkdtemp(prefix="sqlite-", dir=vault.scratch)
@@ -338,7 +379,8 @@ class SqliteResource:
             ) from error
 
     def _state(self, record: Record) -> ResourceState:
-        count = 0 if record.mode in {Mode.ABSENT, Mode.UNREADABLE} else 1 + len(record.sides)
+        nothing = record.mode is Mode.ABSENT or not record.is_kept
+        count = 0 if nothing else 1 + len(record.sides)
         return ResourceState(
             self.resource, self.name, self.category, self.location, count, record.size,
             record.to_json(),
@@ -361,6 +403,8 @@ def describe_change(
     nothing = Record(Mode.ABSENT, "")
     before = nothing if old is None else _record(old)
     after = nothing if new is None else _record(new)
+    if not (before.is_kept and after.is_kept):
+        return compare_looks(before, after)
     if before.is_exactly(after) and before.meta == after.meta:
         return None
 
@@ -420,9 +464,15 @@ def _record(state: ResourceState) -> Record:
 
 
 def _unchanged(record: Record, files: Files) -> bool:
-    if not record.settled or record.mode in {Mode.ABSENT, Mode.UNREADABLE}:
+    if not record.settled or record.mode is Mode.ABSENT or not record.is_kept:
         return False
     return files.signature() == record.signature
+
+
+def _needs_copy(files: Files) -> bool:
+    """Whether a reading makes a copy in scratch; see `Reader`."""
+    plain = is_sqlite(files.head()) and not files.is_obstructed()
+    return not plain or files.log_size() > 0 or files.has_hot_journal()
 
 
 def _differs(record: Record, live: Record) -> bool:
