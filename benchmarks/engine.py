@@ -268,16 +268,22 @@ def trees(table: Table, title: str, folder: Path, scratch: Path, *, small: bool)
 def put_back(table: Table, work: str, guard: Guard, first: Snapshot, copy: Path) -> None:
     """Measure rollbacks in place beside rsync, by turns: the median of each."""
     folder = guard.settings.project
-    ours, theirs = [], []
+    ours: list[float] = []
+    theirs: list[float] = []
+    synced: list[float] = []
     for _ in range(TURNS):
         _change(folder)
         ours.append(guard.rollback(first))
         _change(folder)
         theirs.append(run("rsync", "-a", "--delete", f"{copy}/", f"{folder}/"))
+        begun = time.monotonic()
+        os.sync()
+        synced.append(theirs[-1] + time.monotonic() - begun)
         guard.snapshot()  # rsync gave the files new inodes
     note = "median of " + ", ".join(f"{seconds:.2f}" for seconds in ours)
     table.add(work, "guard", statistics.median(ours), note)
     table.add(work, "rsync -a --delete", statistics.median(theirs))
+    table.add(work, "the same and a sync", statistics.median(synced))
 
 
 def full_restores(
