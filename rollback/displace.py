@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -187,29 +188,29 @@ class _Converter:
         self.plan = plan
         self.custody = custody
         self.writer = writer
-        self.changed: dict[bytes, set[bytes]] = {}
-        for path in plan.live.changed:
-            folder, name = split(path)
-            self.changed.setdefault(folder, set()).add(name)
+        self._concerned = _by_folder([*plan.live.changed, *custody.gone])
 
     def convert(self, tree: bytes, path: bytes) -> bytes:
+        """Keep a tree as it will be when what could not be taken is left out; return its id."""
         live = self.plan.live
         if not live.is_new(tree):
             return tree
-        changed = self.changed.get(path, ())
-        return self.writer.add_tree(
-            [
-                self._record(path, record)
-                if record[0] == Kind.DIRECTORY or (changed and record_name(record) in changed)
-                else record
-                for record in live.records(tree)
-                if not self._is_gone(path, record)
-            ]
-        )
-
-    def _is_gone(self, folder: bytes, record: bytes) -> bool:
-        gone = self.custody.gone
-        return bool(gone) and join(folder, record_name(record)) in gone
+        records = list(live.records(tree))
+        for at, record in enumerate(records):
+            if record[0] == Kind.DIRECTORY:
+                records[at] = self._record(path, record)
+        gone = []
+        for name in self._concerned.get(path, ()):
+            at = bisect_left(records, name, key=record_name)
+            if at == len(records) or record_name(records[at]) != name:
+                continue
+            if join(path, name) in self.custody.gone:
+                gone.append(at)
+            elif records[at][0] != Kind.DIRECTORY:
+                records[at] = self._record(path, records[at])
+        for at in sorted(gone, reverse=True):
+            del records[at]
+        return self.writer.add_tree(records)
 
     def _record(self, folder: bytes, record: bytes) -> bytes:
         entry = decode_entry(record)
@@ -230,3 +231,11 @@ class _Converter:
         if kept.info is None:
             return entry._replace(ref=kept.ref)
         return bare(entry.name, Kind.FILE, kept.info, ref=kept.ref, xattrs=kept.xattrs)
+
+
+def _by_folder(paths: Iterable[bytes]) -> dict[bytes, list[bytes]]:
+    """Return the names in each folder."""
+    found: dict[bytes, list[bytes]] = {}
+    for folder, name in map(split, paths):
+        found.setdefault(folder, []).append(name)
+    return found
