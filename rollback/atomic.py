@@ -102,10 +102,8 @@ class LiveWriter:
             try:
                 os.rename(staged, name, src_dir_fd=stage, dst_dir_fd=parent)
             except NotADirectoryError:
-                if not name.endswith(SIDE_SUFFIXES):
+                if not self._take_side(parent, path):
                     raise
-                # A database's side file, which no tree knows: the database is put back whole.
-                os.unlink(name, dir_fd=parent)
                 os.rename(staged, name, src_dir_fd=stage, dst_dir_fd=parent)
             if not mode & stat.S_IWUSR:
                 os.chmod(name, stat.S_IMODE(mode), dir_fd=parent)
@@ -113,7 +111,22 @@ class LiveWriter:
     def make_folder(self, path: bytes) -> None:
         """Create an empty folder; one that is there already will do."""
         with self._parent(path) as (parent, name), contextlib.suppress(FileExistsError):
+            if not _is_folder(parent, name):
+                self._take_side(parent, path)
             os.mkdir(name, 0o700, dir_fd=parent)
+
+    def _take_side(self, parent: int, path: bytes) -> bool:
+        """Put a database's side file aside, which no tree knows; say whether there was one.
+
+        With its database it is in the undo as well, but that may stay while only this goes.
+        """
+        name = split(path)[1]
+        if not name.endswith(SIDE_SUFFIXES):
+            return False
+        self._save_if_new(parent, path, None)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=parent)
+        return True
 
     def remove_file(self, path: bytes, kept: Entry) -> None:
         """Remove a file, link or special file; one that is gone already will do.
@@ -324,6 +337,12 @@ def top_of(path: bytes, tops: Iterable[bytes]) -> bytes:
     """Return the innermost of some folders that a path lies in; the root itself is empty."""
     inside = [top for top in tops if not top or path.startswith(top + b"/")]
     return max(inside, key=len)
+
+
+def _is_folder(parent: int, name: bytes) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    return False
 
 
 def _is_still(parent: int, name: bytes, info: os.stat_result, kept: Entry) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rollback.difference import find_entry
-from rollback.inventory import database, is_absent, is_tree, resource_from, target_from
+from rollback.inventory import database, is_tree, resource_from, target_from
 from rollback.model import Category, Kind, ResourceState, Skip, Snapshot, Step
-from rollback.obstacles import Obstacle, find_obstacles
+from rollback.obstacles import Obstacle, find_obstacles, leave_out
 from rollback.plan import TreePlan, show_path, steps_of
 from rollback.planning import BRING_BACK, NOT_KEPT, STAYS, plan_tree
 from rollback.present import Present
@@ -21,6 +22,7 @@ from rollback.rootfolders import settle_roots
 from rollback.snapshots import gather
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
+from rollback.walk import SIDE_SUFFIXES
 
 RECLAIM = "reinstall"
 """Action of a step that fetches a file again whose content the store lost."""
@@ -108,8 +110,9 @@ def _make_plan(
     whole = not (selection.paths or selection.categories)
     settle_roots(trees, exact=whole or snapshot.kind == "undo")
     for plan in trees:
-        plan.barred |= inside(plan, map(_path, stay))
+        plan.barred |= inside(plan, _with_sides(stay))
         find_obstacles(plan, put_in(plan, databases), store.folder, known)
+    stay += _leave_obstructed(trees, databases)
     databases = [work for work in databases if not any(bars(plan, work.path) for plan in trees)]
     steps: list[Step] = []
     unrestorable = [*stay]
@@ -137,12 +140,38 @@ def inside(plan: TreePlan, paths: Iterable[bytes]) -> set[bytes]:
 
 def put_in(plan: TreePlan, databases: Sequence[DatabaseWork]) -> set[bytes]:
     """Return where databases are put in a root, relative to it."""
-    put = (work for work in databases if work.state is not None and not is_absent(work.state))
-    return inside(plan, (work.path for work in put))
+    return inside(plan, (place for work in databases for place in _places(work)))
 
 
-def _path(stays: Skip) -> bytes:
-    return os.fsencode(stays.what)
+def _places(work: DatabaseWork) -> tuple[bytes, ...]:
+    return () if work.state is None else work.resource.places(work.state)
+
+
+def _with_sides(stay: Iterable[Skip]) -> Iterator[bytes]:
+    """Yield the paths of databases that stay; of one that cannot be read the log is a file."""
+    for skip in stay:
+        yield from (os.fsencode(skip.what) + suffix for suffix in (b"", *SIDE_SUFFIXES))
+
+
+def _leave_obstructed(trees: Sequence[TreePlan], databases: list[DatabaseWork]) -> list[Skip]:
+    """Leave databases alone beside which something stays where a file of theirs is to lie."""
+    going = {plan.whole(path) for plan in trees for path, _ in plan.removes}
+    left: list[Skip] = []
+    for work in list(databases):
+        for place in _places(work)[1:]:
+            if place not in going and os.path.lexists(place) and not _is_file(place):
+                why = f"{os.fsdecode(place)} is no file, and its place is needed"
+                left.append(Skip(os.fsdecode(work.path), why, "move that away, or put both back"))
+                databases.remove(work)
+                break
+    for plan in trees if left else ():
+        plan.barred |= inside(plan, _with_sides(left))
+        leave_out(plan)
+    return left
+
+
+def _is_file(path: bytes) -> bool:
+    return stat.S_ISREG(os.lstat(path).st_mode)
 
 
 def bars(plan: TreePlan, path: bytes) -> bool:

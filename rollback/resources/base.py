@@ -200,6 +200,9 @@ class Resource(Protocol):
     def is_lacking(self, state: ResourceState) -> bool:
         """Whether `state` does not hold the content, and what is there now looks different."""
 
+    def places(self, state: ResourceState) -> tuple[bytes, ...]:
+        """Return the absolute paths at which a restore puts files, the main one first."""
+
     def plan(self, state: ResourceState, vault: Vault) -> tuple[Step, ...]:
         """Return what a restore would change; reads only, empty where nothing differs.
 

@@ -11,9 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from database_processes import crash
 from driving import Project, scratch_project
-from manifest import assert_back, manifest
+from manifest import Entry, assert_back, manifest
+from rollback.errors import RestoreIncomplete
+from rollback.model import Snapshot
+from rollback.reports import Selection
+from rollback.resources.sqlite import SqliteResource
 from unprivileged import IS_ROOT, as_nobody, give_away
+from vault import FolderVault
 
 SIDES = ("-wal", "-journal", "-shm")
 
@@ -94,6 +100,112 @@ def test_what_a_run_left_there_goes_and_the_undo_has_it(
     assert_back(left, manifest(project.root))
 
 
+def _inside(project: Project) -> dict[bytes, Entry]:
+    """Return the manifest of all that is in the project's folder."""
+    return {path: entry for path, entry in manifest(project.root).items() if path != b"."}
+
+
+def _crashed(path: Path) -> None:
+    """Leave a database behind whose last commit lies in its log."""
+    wal = ("PRAGMA journal_mode = WAL", "PRAGMA wal_autocheckpoint = 0")
+    crash(path, *wal, "CREATE TABLE runs (note)", "INSERT INTO runs VALUES ('a run')")
+    time.sleep(0.03)
+
+
+@pytest.mark.parametrize("plant", OBSTACLES)
+@pytest.mark.timeout(20)
+def test_a_part_does_not_take_the_place_of_what_it_leaves_alone(
+    tmp_path: Path, plant: Callable[[Path], None]
+) -> None:
+    """What was not asked for would go without an undo; all of it comes back when asked for."""
+    project = Project(tmp_path.resolve())
+    _crashed(project.root / "runs.db")
+    built = manifest(project.root)
+    taken = project.snapshot().snapshot
+    for path in project.root.iterdir():
+        path.unlink()
+    _write(project)
+    plant(_side(project, "-wal"))
+    time.sleep(0.03)
+    left = manifest(project.root)
+    database = os.fsencode(project.root / "runs.db")
+    [skip] = project.rollback(taken, Selection((database,))).skipped
+    assert f"{skip.what}-wal is no file" in skip.why
+    assert_back(left, manifest(project.root))
+    sides = (database + os.fsencode(suffix) for suffix in SIDES)
+    project.rollback(taken, Selection((database, *sides)))
+    assert _inside(project) == {path: built[path] for path in built if path != b"."}
+    project.undo()
+    assert_back(left, manifest(project.root))
+
+
+@pytest.mark.parametrize("plant", OBSTACLES)
+def test_what_comes_to_lie_there_at_the_last_moment_is_not_replaced(
+    tmp_path: Path, plant: Callable[[Path], None]
+) -> None:
+    """Nobody has kept it."""
+    path = tmp_path / "runs.db"
+    _crashed(path)
+    vault = FolderVault(tmp_path / "vault")
+    resource = SqliteResource(path, name="runs.db")
+    state, _ = resource.capture(vault, None)
+    for suffix in ("", *SIDES):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    plant(tmp_path / "runs.db-wal")
+    before = manifest(tmp_path)
+    with pytest.raises(RestoreIncomplete, match="-wal is no file"):
+        resource.restore(state, vault)
+    assert manifest(tmp_path)[b"runs.db-wal"] == before[b"runs.db-wal"]
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_a_database_that_became_unreadable_stays_with_all_that_lies_beside_it(
+    *, part: bool
+) -> None:
+    """It is no database to a walk then, and its log a file that no snapshot has."""
+    with scratch_project() as theirs:
+        if IS_ROOT:
+            give_away([theirs.base, theirs.root])
+        as_nobody(lambda: _build(theirs))
+        as_nobody(lambda: _hide(theirs))
+        left = manifest(theirs.root)
+        chosen = Selection((os.fsencode(theirs.root / "runs.db"),)) if part else Selection()
+        said = as_nobody(lambda: _roll_back(theirs, chosen))
+        assert said.startswith(f"{theirs.root}/runs.db: what is there now cannot be read")
+        now = manifest(theirs.root)
+        assert {path: now[path] for path in now if b"runs" in path} == {
+            path: left[path] for path in left if b"runs" in path
+        }
+        assert (theirs.root / "file").read_text() == ("spoilt" if part else "built")
+
+
+def _hide(project: Project) -> None:
+    (project.root / "file").write_text("spoilt")
+    _write(project)
+    _side(project, "-wal").write_bytes(b"x" * 4096)
+    (project.root / "runs.db").chmod(0)
+
+
+def test_a_folder_is_not_moved_away_with_an_unreadable_database_in_it() -> None:
+    """It stays, as is said of it, and so does the folder."""
+    with scratch_project() as theirs:
+        if IS_ROOT:
+            give_away([theirs.base, theirs.root])
+        as_nobody(lambda: _build(theirs))
+        as_nobody(lambda: _cover(theirs))
+        left = manifest(theirs.root)
+        said = as_nobody(lambda: _said(theirs))
+        assert f"{theirs.root}/file: it is a folder now" in said
+        assert _inside(theirs) == {path: left[path] for path in left if path != b"."}
+
+
+def _cover(project: Project) -> None:
+    (project.root / "file").unlink()
+    (project.root / "file").mkdir()
+    shutil.copy(project.root / "runs.db", project.root / "file" / "new.db")
+    (project.root / "file" / "new.db-wal").touch(mode=0)
+
+
 @pytest.mark.parametrize("suffix", ["-wal", "-journal"])
 def test_one_that_became_unreadable_stays_and_stops_nothing_else(suffix: str) -> None:
     """An undo could not hold it, so it stays and is named; `guard diff` says it too."""
@@ -143,8 +255,16 @@ def _details(project: Project) -> set[str]:
         return {change.detail for change in engine.diff(engine.snapshots()[0], None).changes}
 
 
-def _roll_back(project: Project) -> str:
+def _oldest(project: Project) -> Snapshot:
     with project.engine() as engine:
-        [snapshot] = engine.snapshots()
-    [skip] = project.rollback(snapshot).skipped
-    return f"{skip.what}: {skip.why}"
+        return engine.snapshots()[-1]
+
+
+def _said(project: Project, chosen: Selection | None = None) -> list[str]:
+    skipped = project.rollback(_oldest(project), chosen).skipped
+    return [f"{skip.what}: {skip.why}" for skip in skipped]
+
+
+def _roll_back(project: Project, chosen: Selection | None = None) -> str:
+    [said] = _said(project, chosen)
+    return said

@@ -162,6 +162,13 @@ class SqliteResource:
                 raise
             return {}
 
+    def places(self, state: ResourceState) -> tuple[bytes, ...]:
+        """Return where the database and its recorded side files lie, the database first."""
+        record, path = _record(state), os.fsencode(state.location)
+        if record.mode is Mode.ABSENT or not record.is_kept:
+            return ()
+        return (path, *(path + os.fsencode(side.suffix) for side in record.sides))
+
     def plan(self, state: ResourceState, vault: Vault) -> tuple[Step, ...]:
         """Return what a restore would change; reads only, empty where nothing differs."""
         record = _record(state)

@@ -169,6 +169,13 @@ class Restorer:
         return _staged_name(self.files, suffix)
 
     def _make_room(self) -> None:
+        for side in self.record.sides:
+            suffix = os.fsencode(side.suffix)
+            if self.files.stat(suffix) is not None and not self.files.is_file(suffix):
+                raise RestoreIncomplete(
+                    f"{_shown(self.files)}{side.suffix} is no file, and its place is needed",
+                    hint="move it away, then run the rollback again",
+                )
         info = self.files.stat()
         if info is None or not stat.S_ISDIR(info.st_mode):
             return  # a rename replaces links and special files and follows none
