@@ -1,4 +1,4 @@
-"""Worker processes: a fork, one result in memory that both share, gone.
+"""Worker processes: a fork, one result in a file that both have open, gone.
 
 Reading many small files is bound by the interpreter, so a second process helps where a second
 thread does not. Nothing is shared but the file system.
@@ -121,7 +121,7 @@ class Forked(Generic[_Result]):
 
 def _start(work: Callable[[int, _Job], _Result], number: int, job: _Job) -> tuple[int, int, int]:
     """Fork; return the child, a pipe that tells its end, and the file of its answer."""
-    answer = os.memfd_create("guard", os.MFD_CLOEXEC)
+    answer = _memory()
     try:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
     except OSError:
@@ -149,6 +149,17 @@ def _start(work: Callable[[int, _Job], _Result], number: int, job: _Job) -> tupl
     finally:
         # A child never returns into the caller's code, whatever happened to it.
         os._exit(1)
+
+
+def _memory() -> int:
+    """Return a new file in memory; where the system refuses one, on disk and without a name."""
+    try:
+        return os.memfd_create("guard", os.MFD_CLOEXEC)
+    except (AttributeError, OSError):
+        import tempfile  # noqa: PLC0415 - sandboxes and old systems alone
+
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
 
 def _outcome(
