@@ -6,6 +6,10 @@ import contextlib
 import os
 from collections.abc import Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ctypes import CDLL
 
 _FEW = 64
 """So many are synced one by one, which does not wait for other people's writes. Each flushes the
@@ -89,14 +93,9 @@ def sync_file_system(path: bytes) -> None:
     Raises:
         OSError: The disk failed.
     """
-    import ctypes  # noqa: PLC0415 - costs milliseconds that only a restore has
-
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    libc, fd = _libc(), os.open(path, _FOLDER)
     try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syncfs(fd) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
+        _sync(libc, fd, path)
     finally:
         os.close(fd)
 
@@ -104,17 +103,52 @@ def sync_file_system(path: bytes) -> None:
 def sync_beside(folders: Iterable[bytes]) -> Future[None]:
     """Begin what `sync_file_system` does, for one folder of each file system; others may work on.
 
+    Processes are forked meanwhile. So all that is left to the thread is the call of the system: a
+    lock that it held, of an import or of the loader, would be held in a child for ever.
+
     Returns:
         Ends when all is durable that was written there by now; has the OSError of a failed disk.
+
+    Raises:
+        OSError: A folder cannot be opened.
     """
-    import ctypes  # noqa: F401, PLC0415 - a fork while the thread imports would never end importing
+    libc, opened = _libc(), []
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            opened.append((os.open(folder, _FOLDER), folder))
+            stack.callback(os.close, opened[-1][0])
+        handles = stack.pop_all()
 
     def sync() -> None:
-        for folder in folders:
-            sync_file_system(folder)
+        with handles:
+            for fd, folder in opened:
+                _sync(libc, fd, folder)
 
     thread = ThreadPoolExecutor(max_workers=1)
     try:
         return thread.submit(sync)
+    except RuntimeError:  # the system grants no thread: then the others wait
+        ended: Future[None] = Future()
+        try:
+            sync()
+        except OSError as error:
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+        return ended
     finally:
         thread.shutdown(wait=False)
+
+
+def _libc() -> CDLL:
+    import ctypes  # noqa: PLC0415 - costs milliseconds that only a restore has
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _sync(libc: CDLL, fd: int, path: bytes) -> None:
+    import ctypes  # noqa: PLC0415 - loaded already
+
+    if libc.syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
