@@ -9,13 +9,11 @@ from concurrent.futures import Future
 from functools import partial
 
 from rollback.atomic import LiveWriter
-from rollback.difference import find_entry
 from rollback.durable import sync_beside
 from rollback.errors import RestoreIncomplete, RollbackError
 from rollback.failpoints import reach
-from rollback.folders import split
 from rollback.inventory import is_absent
-from rollback.model import Entry, Kind, Skip
+from rollback.model import Kind, Skip
 from rollback.obstacles import (
     SYSTEM,
     Obstacle,
@@ -26,7 +24,7 @@ from rollback.plan import TreePlan
 from rollback.reclaim import Reclaimer
 from rollback.store.owned import aside_path
 from rollback.task import Task
-from rollback.work import DatabaseWork, put_in
+from rollback.work import DatabaseWork, folders_around, put_in
 
 
 class Application:
@@ -205,21 +203,11 @@ class Application:
         ]
 
     def _apply_metadata(self, plan: TreePlan, writer: LiveWriter) -> None:
-        folders = {**self._around_databases(plan), **plan.touched}
+        folders = {**folders_around(plan, self.work.databases), **plan.touched}
         for path, entry in plan.metas + [(path, folders[path]) for path in sorted(folders)[::-1]]:
             if not plan.is_barred(path):
                 with self._step(plan, path, only=True):
                     writer.set_metadata(path, entry)
-
-    def _around_databases(self, plan: TreePlan) -> dict[bytes, Entry]:
-        """Return the folders in which a database was put back or removed, which touched them."""
-        target = plan.target
-        found: dict[bytes, Entry] = {}
-        for path in {split(path)[0] for path in self.task.databases_in(plan)}:
-            entry = find_entry(plan.live.load, target.tree, path) if path else target.meta
-            if entry is not None and entry.kind is Kind.DIRECTORY:
-                found[path] = entry
-        return found if target.present else {}
 
     def _remove_databases(self) -> None:
         for work in list(self.work.databases):

@@ -233,10 +233,16 @@ def _live_changes(store: Store, state: ResourceState) -> Iterator[Change]:
     try:
         found = resource_from(state).difference(state, _vault(store))
     except PermissionError:
-        size = os.lstat(state.location).st_size
-        found = StateChange("modified", "it cannot be read now", new_bytes=size)
+        found = StateChange("modified", "it cannot be read now", new_bytes=_size(state.location))
     if found is not None:
         yield _of_state(state, found)
+
+
+def _size(path: str) -> int | None:
+    """Return the bytes of a file, None where its folder may not be looked into either."""
+    with contextlib.suppress(PermissionError):
+        return os.lstat(path).st_size
+    return None
 
 
 def _of_state(old: ResourceState, found: StateChange) -> Change:

@@ -16,7 +16,7 @@ from rollback.folders import cached, split
 from rollback.model import Entry, Kind
 from rollback.plan import TreePlan
 from rollback.walk import open_root
-from rollback.work import Work
+from rollback.work import Work, folders_around
 
 _RIGHTS = stat.S_IRWXU
 _LOOK = stat.S_IRUSR | stat.S_IXUSR
@@ -78,7 +78,9 @@ def looked_into(work: Work) -> Iterator[list[str]]:
     shut: Modes = {}
     if os.geteuid() != 0:
         for plan in work.trees:
-            for path, entry in _folders_of(plan):
+            around = folders_around(plan, work.databases)
+            around.pop(b"", None)
+            for path, entry in (*around.items(), *_folders_of(plan)):
                 if entry.mode & _LOOK != _LOOK:
                     shut[os.fsdecode(plan.whole(path))] = entry.mode
     roots = [plan.target.root.path for plan in work.trees]

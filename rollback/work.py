@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rollback.difference import find_entry
+from rollback.folders import split
 from rollback.inventory import database, is_tree, resource_from, target_from
-from rollback.model import Category, Kind, ResourceState, Skip, Snapshot, Step
+from rollback.model import Category, Entry, Kind, ResourceState, Skip, Snapshot, Step
 from rollback.obstacles import Obstacle, find_obstacles, leave_out
 from rollback.plan import TreePlan, show_path, steps_of
 from rollback.planning import BRING_BACK, NOT_KEPT, STAYS, plan_tree
@@ -141,6 +142,17 @@ def inside(plan: TreePlan, paths: Iterable[bytes]) -> set[bytes]:
 def put_in(plan: TreePlan, databases: Sequence[DatabaseWork]) -> set[bytes]:
     """Return where databases are put in a root, relative to it."""
     return inside(plan, (place for work in databases for place in _places(work)))
+
+
+def folders_around(plan: TreePlan, databases: Iterable[DatabaseWork]) -> dict[bytes, Entry]:
+    """Return the folders of a root in which a database is put back or removed: it touches them."""
+    target = plan.target
+    found: dict[bytes, Entry] = {}
+    for path in {split(path)[0] for path in inside(plan, (work.path for work in databases))}:
+        entry = find_entry(plan.live.load, target.tree, path) if path else target.meta
+        if entry is not None and entry.kind is Kind.DIRECTORY:
+            found[path] = entry
+    return found if target.present else {}
 
 
 def _places(work: DatabaseWork) -> tuple[bytes, ...]:

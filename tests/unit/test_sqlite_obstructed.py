@@ -252,7 +252,7 @@ def _shut(project: Project, suffix: str) -> None:
 
 def _details(project: Project) -> set[str]:
     with project.engine() as engine:
-        return {change.detail for change in engine.diff(engine.snapshots()[0], None).changes}
+        return {change.detail for change in engine.diff(engine.snapshots()[-1], None).changes}
 
 
 def _oldest(project: Project) -> Snapshot:
@@ -268,3 +268,39 @@ def _said(project: Project, chosen: Selection | None = None) -> list[str]:
 def _roll_back(project: Project, chosen: Selection | None = None) -> str:
     [said] = _said(project, chosen)
     return said
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_one_in_a_folder_that_was_shut_comes_back(*, part: bool) -> None:
+    """The folder is opened for it; an undo shuts it again, also where the database alone came."""
+    with scratch_project() as theirs:
+        if IS_ROOT:
+            give_away([theirs.base, theirs.root])
+        as_nobody(lambda: _keep_in_folder(theirs))
+        built = manifest(theirs.root)
+        as_nobody(lambda: _shut_folder(theirs))
+        left = manifest(theirs.root)
+        assert "it cannot be read now" in as_nobody(lambda: _details(theirs))
+        database = os.fsencode(theirs.root / "in" / "runs.db")
+        chosen = Selection((database,)) if part else Selection()
+        assert as_nobody(lambda: _said(theirs, chosen)) == "[]"
+        assert manifest(theirs.root)[b"in/runs.db"] == built[b"in/runs.db"]
+        as_nobody(theirs.undo)
+        assert_back(left, manifest(theirs.root))
+        as_nobody(theirs.redo)
+        assert manifest(theirs.root)[b"in/runs.db"] == built[b"in/runs.db"]
+
+
+def _keep_in_folder(project: Project) -> None:
+    _write(project)
+    (project.root / "in").mkdir()
+    (project.root / "runs.db").rename(project.root / "in" / "runs.db")
+    time.sleep(0.03)
+    project.snapshot()
+
+
+def _shut_folder(project: Project) -> None:
+    (project.root / "in" / "runs.db").unlink()
+    _write(project)
+    (project.root / "runs.db").rename(project.root / "in" / "runs.db")
+    (project.root / "in").chmod(0)
