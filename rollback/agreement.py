@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rollback.capture import Captured, capture_tree
 from rollback.difference import Comparison, Pair, find_entry, metadata_differs
-from rollback.errors import RestoreIncomplete
+from rollback.errors import NoSpace, RestoreIncomplete
 from rollback.failpoints import reach
 from rollback.folders import split
 from rollback.keeping import KeepingResolver
@@ -27,6 +29,10 @@ from rollback.work import Work
 
 _APART = (Kind.DATABASE, Kind.SOCKET)
 """What other resources verify, and what has no content."""
+
+
+class _TakenBack(Exception):
+    """Takes a transaction back in which nothing was to be kept."""
 
 
 class Verifier:
@@ -61,27 +67,21 @@ class Verifier:
     def run(self) -> None:
         """Read the state again, compare, and let the index describe it from now on.
 
+        On a full disk the index stays as it is, and more will be read the next time.
+
         Raises:
             RestoreIncomplete: Something differs; the first of it is named.
         """
         wrong = self.wrong
-        work = self.store.work(self.operation.seq)
-        with self.store.catalog.transaction():
-            writer = BlobWriter(self.store.reader, f"{self.operation.seq:08d}-v")
-            room = Room(self.store, self.store.max_bytes, writer)
-            try:
-                for plan in self.work.trees:
-                    root = plan.target.root
-                    resolver = KeepingResolver(root, writer, work, room.allow, expect_known=True)
-                    found = capture_tree(root, self.store.reader, resolver, update_index=True)
-                    writer.settle()
-                    wrong += self._differences(plan, found)
-                reach("restore.index")
-                writer.finish()
-                self._learn()
-            except BaseException:
-                writer.abandon()
+        try:
+            self._read(update_index=True)
+        except (NoSpace, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                 raise
+            wrong.clear()
+            self._drop_unnamed()
+            self._read(update_index=False)
+            self._drop_unnamed()
         for item in self.work.databases:
             if item.state is not None:
                 item.resource.verify(item.state, self.vault())
@@ -91,6 +91,45 @@ class Verifier:
                 f"after the rollback {wrong[0]}{more}",
                 hint="end what still writes to the project, then run the same rollback again",
             )
+
+    def _read(self, *, update_index: bool) -> None:
+        """Read all roots again and note what differs; without the index nothing of it is kept."""
+        with contextlib.suppress(_TakenBack), self.store.catalog.transaction():
+            writer = BlobWriter(self.store.reader, f"{self.operation.seq:08d}-v")
+            try:
+                self._read_trees(writer, update_index=update_index)
+                self._keep(writer, update_index=update_index)
+            except BaseException:
+                writer.abandon()
+                raise
+
+    def _drop_unnamed(self) -> None:
+        """Remove what a reading kept and no row names: its transaction was taken back."""
+
+        def note() -> None:
+            with self.store.catalog.transaction():
+                self.store.note_unclean(self.operation.started_at)
+
+        self.store.with_room(note)
+        self.store.drop_unknown()
+
+    def _keep(self, writer: BlobWriter, *, update_index: bool) -> None:
+        if not update_index:
+            raise _TakenBack
+        reach("restore.index")
+        writer.finish()
+        self._learn()
+
+    def _read_trees(self, writer: BlobWriter, *, update_index: bool) -> None:
+        work = self.store.work(self.operation.seq)
+        room = Room(self.store, self.store.max_bytes, writer)
+        room.closed = not update_index
+        for plan in self.work.trees:
+            root = plan.target.root
+            resolver = KeepingResolver(root, writer, work, room.allow, expect_known=True)
+            found = capture_tree(root, self.store.reader, resolver, update_index=update_index)
+            writer.settle()
+            self.wrong += self._differences(plan, found)
 
     def _learn(self) -> None:
         """Remember what the content was that the store lost: the next plan will know it again."""

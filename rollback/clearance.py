@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -66,12 +67,19 @@ def take_snapshot(
             raise
         _forget(store, operation)
         removed = ()
-    room = taker.room
-    taker = SnapshotTaker(store, settings, operation, newest())
-    taker.upkeep = room.upkeep if room is not None else 0
-    taker.careful = not removed
-    report = taker.take(wanted.inventory, kind=wanted.kind, label=wanted.label)
-    return replace(report, removed=removed)
+    for bare in (False, True):
+        upkeep = 0 if taker.room is None else taker.room.upkeep
+        taker = SnapshotTaker(store, settings, operation, newest())
+        taker.upkeep, taker.careful, taker.bare = upkeep, not removed, bare
+        try:
+            report = taker.take(wanted.inventory, kind=wanted.kind, label=wanted.label)
+        except NoSpace:
+            if bare:
+                raise
+            _forget(store, operation)
+        else:
+            return replace(report, removed=removed)
+    raise AssertionError("the last try raises")
 
 
 def _forget(store: Store, operation: Operation) -> None:
@@ -113,11 +121,13 @@ def _make_room(
         needed += size
     goal = store.used() - (needed - left)
     removed: list[Snapshot] = []
-    while store.used() > goal:  # what is dead in a pack that stays is not free yet
-        report = prune(store, Rules(keep_last=sys.maxsize, max_bytes=max(0, goal)), dry_run=False)
-        if not report.removed:
-            break
-        removed += report.removed
+    rules = Rules(keep_last=sys.maxsize, max_bytes=max(0, goal))
+    with contextlib.suppress(NoSpace):  # to remove takes a little room, too
+        while store.used() > goal:  # what is dead in a pack that stays is not free yet
+            report = prune(store, rules, dry_run=False)
+            if not report.removed:
+                break
+            removed += report.removed
     return tuple(removed)
 
 

@@ -143,9 +143,14 @@ class Notes:
         total[0] += files
         total[1] += size
 
-    def dump(self) -> str:
-        """Return the text that the index keeps."""
-        return json.dumps([self.totals, self.databases, self.unkept], separators=(",", ":"))
+    def dump(self, again: set[str]) -> str:
+        """Return the text that the index keeps.
+
+        Args:
+            again: Names of files that are looked at again the next time, whatever they look like.
+        """
+        unkept = [note for note in self.unkept if note[0] not in again]
+        return json.dumps([self.totals, self.databases, unkept], separators=(",", ":"))
 
 
 class LiveIndex:
@@ -241,11 +246,13 @@ def index_row(
     tells the age: nobody can set it, while an mtime may lie in any century.
     """
     parts, ctimes = folder.parts, folder.ctimes
+    again: set[str] = set()
     for index, entry in folder.fresh.items():
         info = folder.infos[index]
         parts[index] = sign(folder.names[index], info)
         if entry is None or entry.kind is Kind.UNPROTECTED:
             ctimes[index] = _RACY
+            again.add(os.fsdecode(folder.names[index]))
         elif index in folder.linked:
             ctimes[index] = _RACY if info.st_mtime_ns >= horizon_ns else -info.st_ctime_ns
         else:
@@ -255,7 +262,7 @@ def index_row(
     )
     return (
         storable(root), folder.path, folder.tree, b"".join(parts), ctimes.tobytes(), children,
-        folder.notes.dump(),
+        folder.notes.dump(again),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from rollback.durable import sync_folder
 from rollback.errors import StoreCorrupt
@@ -29,6 +29,9 @@ def repack(store: Store, damaged: Collection[int] = ()) -> None:
     chosen = {row[0]: row[1] for row in packs if row[3] * 2 > row[2] or row[0] in damaged}
     if len(small) > _MANY_PACKS:
         chosen.update({row[0]: row[1] for row in small})
+    if not damaged:
+        alive = {row[0]: row[2] - row[3] for row in packs}
+        chosen = {number: chosen[number] for number in _fitting(store, chosen, alive)}
     if not chosen:
         return
     marks = ",".join("?" * len(chosen))
@@ -53,6 +56,18 @@ def repack(store: Store, damaged: Collection[int] = ()) -> None:
                 db.execute("INSERT OR IGNORE INTO garbage VALUES (?)", (f"packs/{name}.pack",))
     reach("prune.repacked")
     store.reader.close()
+
+
+def _fitting(store: Store, chosen: Collection[int], alive: Mapping[int, int]) -> list[int]:
+    """Return those packs for whose live content there is room, those with least of it first."""
+    room = store.free() // 2
+    fitting = []
+    for number in sorted(chosen, key=alive.__getitem__):
+        room -= alive[number]
+        if room < 0:
+            break
+        fitting.append(number)
+    return fitting
 
 
 class _Mover:

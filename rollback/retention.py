@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rollback.atomic import remove_path
-from rollback.errors import StoreCorrupt
+from rollback.errors import CaptureFailed, NoSpace, StoreCorrupt, speaking
 from rollback.failpoints import reach
 from rollback.history import History, displaced_by
 from rollback.lock import is_alive
@@ -82,7 +82,11 @@ def prune(store: Store, rules: Rules, *, dry_run: bool) -> PruneReport:
             store.clean(0)
             sweep(store.folder)
             remove_garbage(store)
-            repack(store)
+            try:
+                with speaking(CaptureFailed, "packs could not be written anew"):
+                    repack(store)
+            except NoSpace:
+                store.clean(0)  # what is dead in them stays until there is room
             remove_garbage(store)
         return PruneReport(tuple(go), tuple(keep), sweeper.freed, dry_run)
     finally:

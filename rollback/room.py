@@ -19,12 +19,14 @@ PAGE = 4096
 _LEFT_FREE = 4
 """One part in so many of what is free stays free during a rehearsal: the disk is others' too."""
 
-_ROW = 256
-"""Bytes that a file takes besides its content: head in a pack and row, or why it is not kept."""
-_NAME = 160
+_ROW = 160
+"""Bytes that a file takes besides its content: head in a pack and row."""
+_NAME = 150
 """Bytes that a name takes in a folder's record and in the index, besides the name, twice."""
 _FOLDER = 512
-"""Bytes that a record of a folder and its row in the index take besides."""
+"""Bytes that a record of a folder and its row in the index take besides, and twice its path."""
+_LONG = 900
+"""Bytes of a row of the index that has pages of its own, the last of which is seldom full."""
 _JOURNAL = 8192
 """Bytes of the catalog that a changed row makes SQLite set aside, at most."""
 
@@ -49,12 +51,14 @@ class Room:
     Attributes:
         upkeep: Bytes that are counted besides content; what an earlier try found is counted from
             the beginning.
+        closed: Whether there is none for any content.
     """
 
     def __init__(
         self, store: Store, max_store_bytes: int, writer: BlobWriter, *, forgetful: bool = False
     ) -> None:
         self.upkeep = 0
+        self.closed = False
         self.store = store
         self.writer = writer
         self._used = store.used()
@@ -80,8 +84,11 @@ class Room:
         self._counted += _ROW * len(jobs)
         folders = {id(job.folder): job.folder for job in jobs}
         for folder in folders.values():
-            self._counted += _FOLDER + sum(_NAME + 2 * len(name) for name in folder.names)
+            names = sum(_NAME + 2 * len(name) for name in folder.names)
+            self._counted += _FOLDER + 2 * len(folder.path) + names + PAGE * (names > _LONG)
         self.upkeep = max(self.upkeep, self._counted)
+        if self.closed:
+            return 0
         journal = min(self._catalog, _JOURNAL * self._files)
         disk = self.store.free() - self._margin - self.upkeep - journal
         quota = self._quota - self.writer.new_bytes - self.upkeep
@@ -97,6 +104,8 @@ class Room:
             scratch: Bytes of copies that lie beside the store meanwhile.
         """
         # The pages of databases are all over the catalog.
+        if self.closed:
+            return 0
         upkeep = self.upkeep + UPKEEP * self.writer.added
         disk = self.store.free() - self._margin - upkeep - self._catalog - scratch
         return max(0, min(self._quota - self.writer.new_bytes - upkeep, disk))

@@ -49,6 +49,8 @@ class SnapshotTaker:
         room: What there is room for.
         upkeep: What an earlier try found to be needed besides content.
         careful: Whether an earlier try met a full disk.
+        bare: Whether earlier tries found no room even for what is written besides content: nothing
+            new is kept then, and the index stays as it is; what changed will be read again.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class SnapshotTaker:
         self.room: Room | None = None
         self.upkeep = 0
         self.careful = False
+        self.bare = False
         self.store = store
         self.settings = settings
         self.operation = operation
@@ -104,10 +107,10 @@ class SnapshotTaker:
         room = self.room = Room(
             self.store, self.settings.max_store_bytes, self.writer, forgetful=self.forgetful
         )
-        room.upkeep = self.upkeep
+        room.upkeep, room.closed = self.upkeep, self.bare
         for root in roots:
             resolver = KeepingResolver(root, self.writer, work, room.allow)
-            found = capture_tree(root, self.store.reader, resolver, update_index=True)
+            found = capture_tree(root, self.store.reader, resolver, update_index=not self.bare)
             self.states.append(tree_state(found))
             self.skips += gather(found.skipped, found.root)
             for category, (files, size) in found.totals.items():

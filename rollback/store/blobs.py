@@ -374,13 +374,9 @@ class BlobWriter:
 
     def _take_back(self, packs: int) -> None:
         """Remove what was added since a savepoint, and all packs but so many."""
-        self.abandon()
+        self.abandon(packs)
         self._rows.clear()
         self._refs.clear()
-        for number in range(packs + 1, self._packs + 1):
-            name = f"{self.stem}-m{number}.pack".encode()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.folder, b"packs", name))
         if self.db.in_transaction:  # else SQLite has taken all of it back by itself
             self.db.execute("ROLLBACK TO within")
             self.db.execute("RELEASE within")
@@ -423,13 +419,21 @@ class BlobWriter:
         fans = {os.path.join(self.folder, b"links", fan) for fan in self._touched}
         sync_all(self.folder, self._linked, fans | set(content_folders(self.folder)))
 
-    def abandon(self) -> None:
-        """Forget what was added; the caller rolls the transaction back."""
+    def abandon(self, packs: int = 0) -> None:
+        """Forget what was added; the caller rolls the transaction back.
+
+        Args:
+            packs: So many packs stay: those that were ended before.
+        """
         # The numbers of its packs will be given again: none may stay open under one of them.
         self.reader.close()
         if self._pack is not None:
             self._pack.abandon()
             self._pack = None
+        for number in range(packs + 1, self._packs + 1):
+            name = f"{self.stem}-m{number}.pack".encode()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.folder, b"packs", name))
 
     def _end_pack(self) -> None:
         if self._pack is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from driving import Project, scratch_project
-from manifest import assert_back, manifest
+from manifest import assert_back, differences, manifest
 from rollback import failpoints
 from rollback.errors import NoSpace
 from rollback.reports import DrillReport
@@ -21,9 +21,9 @@ from small_disk import mounted
 _MIB = 1 << 20
 
 
-def _fill(root: Path, files: int, size: int) -> None:
-    for number in range(files):
-        folder = root / f"d{number % 20}"
+def _fill(root: Path, files: int, size: int, folders: int = 20, step: int = 1) -> None:
+    for number in range(0, files, step):
+        folder = root / f"d{number % folders}"
         folder.mkdir(exist_ok=True)
         (folder / f"f{number}").write_bytes(os.urandom(size))
 
@@ -89,6 +89,37 @@ def test_what_the_stores_disk_cannot_take_is_named(
             assert any("not enough space" in skip.why for skip in taken.skipped)
             tree = next(state for state in taken.states if state.resource == "files")
             assert tree.files > files // 4
+
+
+@pytest.mark.parametrize(
+    ("files", "size", "left", "folders"),
+    [
+        (4_800, 100, 450, 20),
+        (4_800, 100, 450, 400),
+        (4_800, 100, 1_000, 400),
+        (4_800, 1_000, 2_500, 400),
+        (4_800, 4_000, 5_000, 20),
+    ],
+)
+def test_many_small_files_on_a_disk_that_is_nearly_full(
+    tmp_path: Path, files: int, size: int, left: int, folders: int
+) -> None:
+    """Neither a snapshot nor a rollback is blocked, time after time; what did not fit is named."""
+    with mounted(tmp_path / "disk", 40) as disk, scratch_project() as project:
+        project.store = disk / "store"
+        fs = os.statvfs(disk)
+        (disk / "filler").write_bytes(bytes((fs.f_bavail - left) * fs.f_frsize))
+        for turn in range(3):
+            _fill(project.root, files, size, folders, step=1 + turn)
+            before = manifest(project.root)
+            taken = project.snapshot().snapshot
+            (project.root / "d0" / "f0").unlink()
+            named = {skip.what for skip in project.rollback(taken).skipped}
+            assert named <= {str(project.root / "d0" / "f0")}
+            differing = set(differences(before, manifest(project.root)))
+            assert len(differing) == len(named), differing
+        with project.engine() as engine:
+            assert engine.verify(repair=False).ok
 
 
 def test_a_disk_that_others_fill_during_the_rehearsal(
