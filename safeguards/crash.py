@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Mapping
 
 _PRIVATE_FOLDER = 0o700
-_PRIVATE_FILE = 0o600
 
 
 def record(error: BaseException, verb: str, environ: Mapping[str, str]) -> str | None:
@@ -34,18 +33,17 @@ def record(error: BaseException, verb: str, environ: Mapping[str, str]) -> str |
             *traceback.format_exception(error),
         ]
     )
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    moment = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-"
     state = environ.get("XDG_STATE_HOME") or os.path.join(
         environ.get("HOME") or os.path.expanduser("~"), ".local", "state"
     )
     for folder in (os.path.join(state, "guard", "log"), None):
         with contextlib.suppress(OSError):
-            if folder is None:
-                fd, path = tempfile.mkstemp(prefix="guard-", suffix=".log")
-            else:
+            if folder is not None:
                 os.makedirs(folder, _PRIVATE_FOLDER, exist_ok=True)
-                path = os.path.join(folder, name)
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE)
+            # A name of its own for each: one process may fail twice in a second.
+            prefix = "guard-" if folder is None else moment
+            fd, path = tempfile.mkstemp(prefix=prefix, suffix=".log", dir=folder)
             with os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
             return path

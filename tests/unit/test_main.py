@@ -108,6 +108,18 @@ def test_what_is_written_down_of_a_failure(
     assert "canary" not in text
 
 
+def test_two_failures_in_one_second_are_both_written_down(
+    failing: Raise, capsys: pytest.CaptureFixture[str], isolated_home: Path
+) -> None:
+    """Each in a file of its own, where such files belong."""
+    failing(RuntimeError("broken inside"))
+    for _ in range(2):
+        main.execute(Session(), ["log"])
+    logs = re.findall(r"details are in (\S+\.log)", capsys.readouterr().err)
+    assert len(set(logs)) == 2
+    assert all(isolated_home in Path(log).parents for log in logs)
+
+
 def test_a_home_that_cannot_be_written(
     failing: Raise, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
