@@ -80,7 +80,10 @@ def _invoke(session: Session, words: list[str]) -> Answer | None:
         with root.make_context("guard", words, obj=session) as ctx:
             result = root.invoke(ctx)
     except click.exceptions.Exit as end:
-        return Answer(session.verb, exit_code=end.exit_code) if end.exit_code else None
+        if not end.exit_code:
+            return None
+        problem = Problem(WrongUsage.code, "the command line was refused", "see: guard --help")
+        return Answer(session.verb, None, end.exit_code, (problem,))
     return result if isinstance(result, Answer) else None
 
 

@@ -31,7 +31,7 @@ def command(session: Session, names: tuple[str, ...], *, fresh: bool) -> Answer:
     from safeguards.checking import Wanted, run_checks  # noqa: PLC0415 - after --help
     from safeguards.errors import WrongUsage  # noqa: PLC0415
     from safeguards.integrations import ci  # noqa: PLC0415
-    from safeguards.render.check import Checked  # noqa: PLC0415
+    from safeguards.render.check import Checked, failed_checks  # noqa: PLC0415
 
     config = session.configure()
     families = [name for name in names if name in FAMILIES]
@@ -48,7 +48,7 @@ def command(session: Session, names: tuple[str, ...], *, fresh: bool) -> Answer:
         report = run_checks(session, config, _engine(session, config, stack), wanted)
     ci.publish(report, session, config.project)
     declared = bool(config.declarations)
-    return Answer("check", Checked(report, declared), exit_code=0 if report.ok else 1)
+    return Answer("check", Checked(report, declared), 0 if report.ok else 1, failed_checks(report))
 
 
 def _engine(session: Session, config: Config, stack: contextlib.ExitStack) -> Engine | None:

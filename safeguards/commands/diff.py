@@ -19,6 +19,7 @@ def command(session: Session, references: tuple[str, ...], *, stat: bool) -> Ans
     The exit status is 1 where anything differs.
     """
     from safeguards.errors import WrongUsage  # noqa: PLC0415 - after --help
+    from safeguards.output import Problem  # noqa: PLC0415
     from safeguards.render.diff import Differences  # noqa: PLC0415
 
     if len(references) > 2:  # noqa: PLR2004 - old and new
@@ -30,6 +31,7 @@ def command(session: Session, references: tuple[str, ...], *, stat: bool) -> Ans
         difference = engine.diff(old, new)
     number = None if new is None else new.seq
     value = Differences(difference, old.seq, number, stat, config.project)
-    return Answer(
-        "diff", value, exit_code=1 if difference.changes or difference.distributions else 0
-    )
+    if not value.found:
+        return Answer("diff", value)
+    hint = f"guard rollback --to {old.seq} --dry-run"
+    return Answer("diff", value, 1, (Problem("differences_found", value.told, hint, told=True),))

@@ -50,13 +50,14 @@ def pre_commit(
     """Check what is staged; all of it, or the named files as they are staged."""
     from safeguards.integrations import ci  # noqa: PLC0415 - cold start
     from safeguards.integrations.precommit import Settings, run_pre_commit  # noqa: PLC0415
+    from safeguards.render.check import failed_checks  # noqa: PLC0415
 
     settings = Settings(only, trusted=trust_schemas)
     if max_size is not None:
         settings = Settings(only, max_size, trusted=trust_schemas)
     report = run_pre_commit(session.project(), files, settings, session.environ)
     ci.publish(report, session)
-    return Answer("hook", report, exit_code=0 if report.ok else 1)
+    return Answer("hook", report, 0 if report.ok else 1, failed_checks(report))
 
 
 @command.command("install")

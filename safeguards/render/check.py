@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from checks.model import CheckReport, Finding
+from checks.model import CheckReport, Finding, Severity
 from rollback.model import Skip
-from safeguards.output import Style, Tone, aligned, one_line
+from safeguards.errors import ChecksFailed
+from safeguards.output import Problem, Style, Tone, aligned, one_line
 from safeguards.record import checks_data
 from safeguards.render.findings import finding_line
 from safeguards.render.snapshot import skip_lines
@@ -28,6 +29,18 @@ class Checked:
 
     report: CheckReport
     declared: bool
+
+
+def failed_checks(report: CheckReport) -> tuple[Problem, ...]:
+    """Return what failed checks are to a command: none where nothing failed."""
+    if report.ok:
+        return ()
+    first = next(iter(report.of(Severity.ERROR)), None)
+    told = f"{count_text(report.failed, 'check')} failed"
+    if first is not None:
+        told += f": {first.subject}: {first.message}"
+    hint = first.hint if first is not None and first.hint else "correct the inputs"
+    return (Problem(ChecksFailed.code, told, hint, told=True),)
 
 
 def as_text(value: Checked, style: Style) -> list[str]:

@@ -45,16 +45,24 @@ class Differences:
         """Whether anything differs."""
         return bool(self.difference.changes or self.difference.distributions)
 
+    @property
+    def until(self) -> str:
+        """The later side, as people read it."""
+        return "now" if self.new_seq is None else str(self.new_seq)
+
+    @property
+    def told(self) -> str:
+        """All of it in a line."""
+        told = changed_text(changed_data(self.difference), counted=True)
+        return f"{self.old_seq} → {self.until}: {told}"
+
 
 def as_text(value: Differences, style: Style) -> list[str]:
     """Return a line for each change, those of tables and packages below it, and the sum."""
-    difference = value.difference
-    new = "now" if value.new_seq is None else str(value.new_seq)
     if not value.found:
-        return [f"nothing differs between {value.old_seq} and {new}"]
-    lines = _counts(difference) if value.counted else list(_lines(value, style))
-    told = changed_text(changed_data(difference), counted=True)
-    return [*lines, f"{value.old_seq} → {new}: {told}"]
+        return [f"nothing differs between {value.old_seq} and {value.until}"]
+    lines = _counts(value.difference) if value.counted else list(_lines(value, style))
+    return [*lines, value.told]
 
 
 def change_rows(difference: Difference, most: int = 0) -> list[Row]:
