@@ -12,6 +12,7 @@ from rollback.atomic import LiveWriter
 from rollback.durable import sync_beside
 from rollback.errors import RestoreIncomplete, RollbackError
 from rollback.failpoints import reach
+from rollback.folders import split
 from rollback.inventory import is_absent
 from rollback.model import Kind, Skip
 from rollback.obstacles import (
@@ -24,6 +25,7 @@ from rollback.plan import TreePlan
 from rollback.reclaim import Reclaimer
 from rollback.store.owned import aside_path
 from rollback.task import Task
+from rollback.walk import SIDE_SUFFIXES
 from rollback.work import DatabaseWork, folders_around, put_in
 
 
@@ -60,6 +62,9 @@ class Application:
                 with self._step(self.work.trees[number], b""):
                     self._put_into(number, writers)
             self._restore_databases()
+            for number in mine:
+                with self._step(self.work.trees[number], b""):
+                    self._put_beside(number, writers)
             pairs = [(self.work.trees[number], writer) for number, writer in writers.items()]
             pairs.sort(key=lambda pair: pair[0].target.root.path)
             for plan, writer in pairs:
@@ -143,17 +148,47 @@ class Application:
                 os.makedirs(plan.target.root.path, exist_ok=True)
             writers[number] = self._writer(number)
         writer = writers[number]
-        removed = dict(plan.removes)
-        for at, path in enumerate(plan.parts):
-            self._do(plan, path, partial(writer.part, path, b"p%d" % at))
-        for path, _ in plan.makes:
-            self._do(plan, path, partial(writer.make_folder, path))
-        for index, (path, _) in enumerate(plan.folders):
-            writer.folders.forget()
-            self._do(plan, path, partial(writer.move_folder, path, b"d%d" % index))
+        self._put(plan, writer, beside=False)
         writer.remove_bytecode(path for path, _ in plan.places if not plan.is_barred(path))
+        self._put_files(plan, writer, beside=False)
+
+    def _put_beside(self, number: int, writers: dict[int, LiveWriter]) -> None:
+        """Put what has the name of a side file beside databases that are back.
+
+        Before, it would part a live database from its log.
+        """
+        plan = self.work.trees[number]
+        if number in writers and self._sides(plan):
+            self._put(plan, writers[number], beside=True)
+            self._put_files(plan, writers[number], beside=True)
+
+    def _sides(self, plan: TreePlan) -> frozenset[bytes]:
+        """Return the names of side files of the databases that are put back in a root."""
+        return frozenset(
+            path + suffix for path in put_in(plan, self.work.databases) for suffix in SIDE_SUFFIXES
+        )
+
+    def _put(self, plan: TreePlan, writer: LiveWriter, *, beside: bool) -> None:
+        """Put folders into one root, and part what was one file with a database."""
+        sides = self._sides(plan)
+        for at, path in enumerate(plan.parts):
+            if _is_of(sides, path) is beside:
+                self._do(plan, path, partial(writer.part, path, b"p%d" % at))
+        for path, _ in plan.makes:
+            if _is_of(sides, path) is beside:
+                self._do(plan, path, partial(writer.make_folder, path))
+        for index, (path, _) in enumerate(plan.folders):
+            if _is_of(sides, path) is beside:
+                writer.folders.forget()
+                self._do(plan, path, partial(writer.move_folder, path, b"d%d" % index))
+
+    def _put_files(self, plan: TreePlan, writer: LiveWriter, *, beside: bool) -> None:
+        """Put files, links and special files into one root."""
+        sides, removed = self._sides(plan), dict(plan.removes)
         for index, (path, entry) in enumerate(plan.places + plan.specials):
             staged = b"f%d" % index
+            if _is_of(sides, path) is not beside:
+                continue
             if entry.kind is Kind.FILE or writer.has_staged(path, staged):
                 kept = plan.replaced.get(path) or removed.get(path)
                 self._do(plan, path, partial(writer.replace, path, staged, kept))
@@ -234,3 +269,12 @@ class Application:
             why, fix = describe(error)
             self.task.notes.append(Skip(os.fsdecode(work.path), why, fix))
             self.work.databases.remove(work)
+
+
+def _is_of(tops: frozenset[bytes], path: bytes) -> bool:
+    """Return whether a path is one of some, or lies below one."""
+    while tops and path:
+        if path in tops:
+            return True
+        path = split(path)[0]
+    return False

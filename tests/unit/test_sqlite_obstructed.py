@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import sqlite3
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 from database_processes import crash
 from driving import Project, scratch_project
 from manifest import Entry, assert_back, manifest
+from rollback import failpoints
 from rollback.errors import RestoreIncomplete
 from rollback.model import Snapshot
 from rollback.reports import Selection
@@ -137,6 +140,47 @@ def test_a_part_does_not_take_the_place_of_what_it_leaves_alone(
     assert _inside(project) == {path: built[path] for path in built if path != b"."}
     project.undo()
     assert_back(left, manifest(project.root))
+
+
+@pytest.mark.parametrize("place", ["restore.database", "sqlite.swap"])
+@pytest.mark.parametrize("plant", OBSTACLES)
+@pytest.mark.timeout(20)
+def test_a_live_database_keeps_its_log_until_it_is_replaced(
+    tmp_path: Path, plant: Callable[[Path], None], place: str
+) -> None:
+    """Who opens it after a kill finds one state or the other, never one without its log."""
+    project = Project(tmp_path.resolve())
+    _write(project)
+    plant(_side(project, "-wal"))
+    time.sleep(0.03)
+    built = manifest(project.root)
+    taken = project.snapshot().snapshot
+    side = _side(project, "-wal")
+    shutil.rmtree(side) if side.is_dir() else side.unlink()
+    (project.root / "runs.db").unlink()
+    _crashed(project.root / "runs.db")
+    _die(lambda: project.rollback(taken), f"{place}:kill")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in project.root.glob("runs.db*"):
+        if path.is_file() and not path.is_symlink():
+            shutil.copy(path, copy)
+    with contextlib.closing(sqlite3.connect(copy / "runs.db")) as db:
+        assert db.execute("SELECT * FROM runs").fetchall() == [("a run",)]
+    assert project.recover()
+    assert_back(built, manifest(project.root))
+
+
+def _die(work: Callable[[], object], armed: str) -> None:
+    """Do something in a child that is killed on the way."""
+    pid = os.fork()
+    if pid == 0:
+        failpoints._armed = failpoints._arm(armed)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("plant", OBSTACLES)
