@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -490,6 +491,15 @@ class hammer_times:  # noqa: N801 - reads like a function
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there are no files in memory")
+def test_holders_of_a_database_in_memory() -> None:
+    """Projects lie there for speed; a file there is no device."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        database = make(Path(folder).resolve(), "delete")
+        with serving(database) as server:
+            assert [pid for pid, _ in holders(database, deleted=False)] == [server.pid]
 
 
 def test_holders(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ LOCK_LENGTH = 512
 
 _UNSHOWN = re.compile(r"^-(?!m$)|://|=|\s")
 _DELETED = b" (deleted)"
+_NO_NAME = re.compile(b"/(?:dev/(?!shm/)|proc/|memfd:)")
+"""Targets of descriptors that are no files of a project: devices, processes, memory."""
 _FLOCK = struct.Struct("hhqqi4x")
 
 
@@ -90,7 +92,7 @@ def _has_open(pid: int, inodes: set[tuple[int, int]], gone: set[bytes]) -> bool:
                 return True
             # Only what a name in the file system leads to; the identity then decides, because
             # another mount namespace shows another name.
-            if target.startswith(b"/") and not target.startswith((b"/dev/", b"/proc/", b"/memfd:")):
+            if target.startswith(b"/") and not _NO_NAME.match(target):
                 info = os.stat(link)
                 if (info.st_dev, info.st_ino) in inodes:
                     return True
