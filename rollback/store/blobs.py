@@ -38,8 +38,8 @@ _REMEMBERED = 30_000
 """So many records of directories are remembered: about 4 MB."""
 _ROWS = 20_000
 _REFER = """
-WITH RECURSIVE at(n) AS (SELECT 1 UNION ALL SELECT n + 32 FROM at WHERE n + 32 <= length(?1))
-UPDATE blob SET refs = refs + ?2 WHERE id IN (SELECT substr(?1, n, 32) FROM at)
+WITH RECURSIVE at(n) AS (SELECT 1 UNION ALL SELECT n + 32 FROM at WHERE n + 32 <= length(:ids))
+UPDATE blob SET refs = refs + :count WHERE id IN (SELECT substr(:ids, n, 32) FROM at)
 """
 """Counts references to the ids that follow one another in a text: a statement each took twice as
 long."""
@@ -459,7 +459,7 @@ class BlobWriter:
         for blob, count in refs.items():
             counts.setdefault(count, []).append(blob)
         for count, blobs in counts.items():
-            self.db.execute(_REFER, (b"".join(sorted(blobs)), count))
+            self.db.execute(_REFER, {"ids": b"".join(sorted(blobs)), "count": count})
         refs.clear()
 
     def _trust_again(self) -> None:

@@ -55,8 +55,8 @@ LOST = bytes(32)
 _PLACES = 100_000
 _ID = 32
 _LOOK_AHEAD = """
-WITH RECURSIVE at(n) AS (SELECT 1 UNION ALL SELECT n + 32 FROM at WHERE n + 32 <= length(?1))
-SELECT id, kind, pack, place, length FROM at CROSS JOIN blob ON id = substr(?1, n, 32)
+WITH RECURSIVE at(n) AS (SELECT 1 UNION ALL SELECT n + 32 FROM at WHERE n + 32 <= length(:ids))
+SELECT id, kind, pack, place, length FROM at CROSS JOIN blob ON id = substr(:ids, n, 32)
 """
 _OPERATION = "seq, id, kind, state, started_at, ended_at, data"
 _DISTRUSTED = "distrusted"
@@ -282,7 +282,7 @@ class Catalog:
         if len(found) + len(wanted) > _PLACES:
             found.clear()
         found.update(dict.fromkeys(wanted))
-        for row in self.db.execute(_LOOK_AHEAD, (b"".join(wanted),)) if wanted else ():
+        for row in self.db.execute(_LOOK_AHEAD, {"ids": b"".join(wanted)}) if wanted else ():
             found[row[0]] = Place(_KINDS[row[1]], *row[2:])
         return found
 
