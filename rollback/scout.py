@@ -7,6 +7,7 @@ what has to be looked into, which is little unless most has changed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -56,7 +57,10 @@ class Scout(Generic[_Found]):
         self.paths = frozenset(paths)
         self._asked = False
         self._found: _Found | None = None
-        self._child: Forked[_Found] = Forked(look, fd, paths)
+        self._child: Forked[_Found] | None = None
+        # A limit of processes or of handles is no reason to give up what one process can do.
+        with contextlib.suppress(OSError):
+            self._child = Forked(look, fd, paths)
 
     def survey(self) -> tuple[_Found | None, bool]:
         """Return what it found, None where it failed, and whether that is asked for the first time.
@@ -64,15 +68,16 @@ class Scout(Generic[_Found]):
         Waits for it then.
         """
         news = not self._asked
-        if news:
-            self._asked = True
+        if news and self._child is not None:
             try:
                 self._found = self._child.result()
             except (RollbackError, OSError):
                 # Whatever stopped it stops the walk here too, where it is reported.
                 self._found = None
+        self._asked = True
         return self._found, news
 
     def abandon(self) -> None:
         """End it where nobody asked."""
-        self._child.abandon()
+        if self._child is not None:
+            self._child.abandon()

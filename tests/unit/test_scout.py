@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -124,6 +125,23 @@ def test_what_did_not_change_is_known_by_both(
     ]
     assert surveys[-1] is not None
     assert not surveys[-1].pending
+
+
+def test_where_no_process_can_be_had_one_walks_all(
+    project: Project, surveys: list[Survey | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of processes stops nothing that one of them can do."""
+
+    def refuse() -> int:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    _damage(project.root)
+    monkeypatch.setattr(os, "fork", refuse)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+    assert surveys[-1] is None
 
 
 @pytest.mark.parametrize("how", ["killed", "failed", "too much"])
