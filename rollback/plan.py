@@ -138,13 +138,17 @@ class TreePlan:
             if entry.kind is Kind.FILE:
                 yield path, entry
 
-    def contents_needed(self) -> Iterator[Entry]:
-        """Yield the files whose content staging will write."""
-        yield from (entry for _, entry in self.places)
+    def contents_needed(self) -> Iterator[tuple[bytes, Entry]]:
+        """Yield the files whose content staging will write.
+
+        Each comes with the path that is moved into place: its own, or that of the missing folder
+        that it is in.
+        """
+        yield from self.places
         for path, folder in self.folders:
             for below, entry in contents(self.live.load, folder.ref, path):
                 if entry.kind is Kind.FILE and not self.is_barred(below):
-                    yield entry
+                    yield path, entry
 
 
 def is_selected(root: Root, path: bytes, selection: Selection) -> bool:

@@ -11,6 +11,7 @@ from rollback.build import TreeBuilder
 from rollback.damage import damaged_paths
 from rollback.errors import NoSpace, StoreCorrupt
 from rollback.model import Entry, Skip
+from rollback.needs import Needs
 from rollback.obstacles import (
     bar_above,
     leave_out,
@@ -19,11 +20,9 @@ from rollback.plan import TreePlan
 from rollback.snapshots import blobs_of
 from rollback.staging import (
     folders_mounted_below,
-    is_one_file_system,
     make_stage,
     remove_stages,
 )
-from rollback.store.catalog import BlobKind
 from rollback.task import Task
 from rollback.work import DatabaseWork, put_in
 from rollback.writing import Linking
@@ -72,29 +71,27 @@ class Preparation:
         Where copies do not fit, large blobs are put in place themselves, and so is what a
         rollback moved into the store.
         """
-        small = large = 0
-        reader = self.store.reader
+        needs = Needs(self.store, undo=self.work.snapshot.kind == "undo")
         for plan in self.work.trees:
-            here = is_one_file_system(plan.target.root.path, self.store.folder)
-            needed = plan.contents_needed()
-            for entry in reader.looking_ahead(needed, lambda entry: entry.ref):
-                place = reader.place(entry.ref)
-                if place.kind is BlobKind.LOOSE or (place.moved and here):
-                    large += entry.size
-                elif place.kind is not BlobKind.INODE or self.work.snapshot.kind == "undo":
-                    small += entry.size
-        small += sum(w.state.bytes for w in self.work.databases if w.state is not None)
-        self.store.release_reserve(small + large)
-        free = self.store.free()
-        self.task.share = small + large > free
-        if small > free:
-            raise NoSpace(
-                f"the rollback needs {small:,} bytes, the disk has {free:,}: "
-                f"{small - free:,} are missing",
-                hint="free some space (move new results elsewhere), or roll back a part: "
-                "guard rollback --last PATH",
-                missing_bytes=small - free,
-            )
+            root = plan.target.root.path
+            folders = {top: os.path.join(root, top) for top in folders_mounted_below(root)}
+            needs.add_tree(plan, {b"": self._home(root), **folders})
+        for work in self.work.databases:
+            if work.state is not None:
+                needs.add_database(work.path, work.resource.needs(work.state))
+        self.store.release_reserve(needs.of_store)
+        self.task.share = needs.is_tight
+        for disk in needs.disks.values():
+            free = needs.free(disk)
+            missing = disk.copied - free
+            if missing > 0:
+                raise NoSpace(
+                    f"the rollback needs {disk.copied:,} bytes, the disk of "
+                    f"{os.fsdecode(disk.folder)} has {free:,}: {missing:,} are missing",
+                    hint="free some space (move new results elsewhere), or roll back a part: "
+                    "guard rollback --last PATH",
+                    missing_bytes=missing,
+                )
 
     def _stage(self, number: int, plan: TreePlan) -> None:
         """Write everything that one root needs into its staging folders, verified."""
@@ -144,7 +141,9 @@ class Preparation:
 
         undo = self.work.snapshot.kind == "undo"
         linking = Linking.of(plan.target.root, undo=undo, path_of=path_of)
-        linking = replace(linking, share_large=self.task.share, one_file=one_file)
+        # What lies on another file system can only be copied.
+        share = self.task.share and stage.startswith(self.store.folder + b"/")
+        linking = replace(linking, share_large=share, one_file=one_file)
         with TreeBuilder(self.store.reader, stage, linking) as builder:
             for name, _, entry in items:
                 if name.startswith(b"f"):

@@ -222,6 +222,9 @@ class Resource(Protocol):
             What has to be done by hand although the state is back: a server to be restarted.
         """
 
+    def needs(self, state: ResourceState) -> tuple[int, int]:
+        """Return the bytes that a restore writes beside the live state, and into scratch."""
+
     def clean(self) -> None:
         """Remove what a restore that was killed left beside the live state."""
 

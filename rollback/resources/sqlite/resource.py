@@ -234,6 +234,11 @@ class SqliteResource:
                 files.set_metadata(record.meta)
         return self._left_behind()
 
+    def needs(self, state: ResourceState) -> tuple[int, int]:
+        """Return the bytes that a restore writes beside the live database, and into scratch."""
+        size = _record(state).size
+        return size, size if holders(self._path, deleted=False) else 0
+
     def clean(self) -> None:
         """Remove what a restore that was killed staged beside the database."""
         try:
