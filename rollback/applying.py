@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 
-from rollback.atomic import LiveWriter
+from rollback.atomic import LiveWriter, top_of
 from rollback.durable import sync_beside
 from rollback.errors import RestoreIncomplete, RollbackError
 from rollback.failpoints import reach
@@ -20,9 +20,11 @@ from rollback.obstacles import (
     Obstacle,
     describe,
     needed_places,
+    paths_of,
 )
 from rollback.plan import TreePlan
 from rollback.reclaim import Reclaimer
+from rollback.staging import folders_mounted_below
 from rollback.store.owned import aside_path
 from rollback.task import Task
 from rollback.walk import SIDE_SUFFIXES
@@ -203,13 +205,15 @@ class Application:
 
     def _changed_devices(self) -> list[bytes]:
         """Return one folder of each file system on which something was changed."""
-        folders = [
-            os.path.join(self.work.trees[number].target.root.path, top)
-            for number, stages in self.task.stages.items()
-            for top in stages
-        ]
-        found = [folder for folder in folders if os.path.isdir(folder)]
-        return list({os.stat(folder).st_dev: folder for folder in found}.values())
+        folders: list[bytes] = []
+        for number, stages in self.task.stages.items():
+            plan = self.work.trees[number]
+            tops = [b"", *folders_mounted_below(plan.target.root.path)]
+            changed = {*paths_of(plan), *plan.touched} if len(tops) > 1 else set()
+            found = {*stages, *(top_of(path, tops) for path in changed)}
+            folders += [plan.whole(top) for top in found]
+        there = [folder for folder in folders if os.path.isdir(folder)]
+        return list({os.stat(folder).st_dev: folder for folder in there}.values())
 
     def _reclaim(self, plan: TreePlan, writer: LiveWriter) -> None:
         """Fetch lost content from where it may still be had; what cannot be had is named."""

@@ -88,10 +88,10 @@ def find_obstacles(
 
 def _concerns(plan: TreePlan, path: bytes) -> bool:
     """Return whether a plan does anything at a path or below."""
-    return any(_is_below(step, path) for step in _paths(plan))
+    return any(_is_below(step, path) for step in paths_of(plan))
 
 
-def _paths(plan: TreePlan) -> Iterator[bytes]:
+def paths_of(plan: TreePlan) -> Iterator[bytes]:
     """Yield every path that a plan makes, replaces, removes or changes."""
     groups = plan.removes, plan.folders, plan.makes, plan.places, plan.specials, plan.metas
     for group in groups:
@@ -121,7 +121,7 @@ def leave_out(plan: TreePlan) -> None:
         found = getattr(plan, name)
         setattr(plan, name, {path: value for path, value in found.items() if free(path)})
     plan.vanish = plan.vanish and free(b"")
-    if next(_paths(plan), None) is None:
+    if next(paths_of(plan), None) is None:
         plan.touched = {p: entry for p, entry in plan.touched.items() if _differs(plan, p, entry)}
 
 
@@ -162,7 +162,7 @@ class _Search:
 
     def _find_shut(self, folders: FolderCache) -> None:
         """Bar what lies in folders that guard may not write to, and files that are locked."""
-        changed = {path for path in _paths(self.plan) if not self.plan.is_barred(path)}
+        changed = {path for path in paths_of(self.plan) if not self.plan.is_barred(path)}
         inside: dict[bytes, list[bytes]] = {}
         for path in changed:
             inside.setdefault(split(path)[0], []).append(path)

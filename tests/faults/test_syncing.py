@@ -14,6 +14,7 @@ from driving import Project
 from manifest import assert_back, manifest
 from rollback import build, durable, smallfiles
 from rollback.errors import RestoreIncomplete
+from small_disk import mounted
 
 FILES = 40
 
@@ -107,3 +108,25 @@ def test_processes_are_forked_while_it_syncs(
     assert any(forks)
     project.undo()
     assert_back(before, manifest(project.root))
+
+
+@pytest.mark.parametrize("act", ["remove", "shut", "create"])
+def test_what_is_mounted_in_the_project_is_synced_whatever_was_done_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """A file that went comes again with a power cut, unless that is durable."""
+    project = Project(tmp_path.resolve())
+    with mounted(project.root / "data", 8) as data:
+        (data / "kept").write_text("kept")
+        time.sleep(0.03)
+        project.snapshot()
+        if act == "remove":
+            (data / "new").write_text("new")
+        elif act == "shut":
+            (data / "kept").chmod(0o600)
+        else:
+            (data / "kept").unlink()
+        synced: set[int] = set()
+        monkeypatch.setattr(durable, "_sync", lambda _, fd, __: synced.add(os.fstat(fd).st_dev))
+        assert _roll_back(project) == ["done"]
+        assert data.stat().st_dev in synced
