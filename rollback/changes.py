@@ -103,7 +103,8 @@ def _tree_changes(
                 pair.old is not None
                 and pair.new is not None
                 and (
-                    same_content(live, pair.path, pair.new, pair.old)
+                    _is_alike(pair)
+                    or same_content(live, pair.path, pair.new, pair.old)
                     or is_replaced(live, target.recorded, pair.path, pair.old)
                 )
             )
@@ -173,7 +174,18 @@ def _owners(store: Store, root: Root, pairs: list[Pair], live: Present | None) -
 
 
 def _same_ref(pair: Pair) -> bool:
-    return pair.old is not None and pair.new is not None and pair.old.ref == pair.new.ref
+    return _is_alike(pair) or (
+        pair.old is not None and pair.new is not None and pair.old.ref == pair.new.ref
+    )
+
+
+def _is_alike(pair: Pair) -> bool:
+    """Return whether a file whose content was not kept looks as it did, by size and time."""
+    old, new = pair.old, pair.new
+    if old is None or new is None or Kind.UNPROTECTED not in (old.kind, new.kind):
+        return False
+    files = {old.kind, new.kind} <= {Kind.FILE, Kind.UNPROTECTED}
+    return files and (old.size, old.mtime_ns) == (new.size, new.mtime_ns)
 
 
 def _change(

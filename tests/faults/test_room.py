@@ -169,3 +169,21 @@ def test_an_environment_that_could_not_be_kept_whole_stops_nothing(tmp_path: Pat
     assert any("pyvenv.cfg" in skip.what for skip in taken.skipped)
     report = _drill(project, "full")
     assert report.passed, report.failures
+
+
+def test_what_was_not_kept_is_no_difference(tmp_path: Path) -> None:
+    """Neither to the present nor to a snapshot that has it, unless it looks different."""
+    project = Project(tmp_path)
+    (project.root / "big").write_bytes(os.urandom(2 * _MIB))
+    (project.root / "other").write_bytes(os.urandom(2 * _MIB))
+    project.max_store_bytes = _MIB
+    taken = project.snapshot().snapshot
+    assert len([skip for skip in taken.skipped if "not enough space" in skip.why]) == 2
+    with (project.root / "other").open("ab") as file:
+        file.write(b"more")
+    project.max_store_bytes = 100 * _MIB
+    later = project.snapshot().snapshot
+    with project.engine() as engine:
+        for new in (None, later):
+            found = {(c.path, c.action) for c in engine.diff(taken, new).changes}
+            assert found == {("other", "modified")}
