@@ -370,9 +370,7 @@ class Engine(History):
             self.store.lock.release()
             raise
         except (RollbackError, OSError) as error:
-            self._shut_again(operation)
-            with contextlib.suppress(RollbackError):
-                self.finish(operation, "failed", {"error": str(error)})
+            self._give_up(operation, error)
             with self._say(RollbackError, "the rollback could not be made, nothing was changed"):
                 raise
         except BaseException:
@@ -427,6 +425,16 @@ class Engine(History):
                 path[len(below) :]: mode for path, mode in names.items() if path.startswith(below)
             }
         return work
+
+    def _give_up(self, operation: Operation, error: RollbackError | OSError) -> None:
+        """End a restore that changed nothing; what cannot be done of it, the next command does."""
+        try:
+            self._shut_again(operation)
+        except (RollbackError, OSError):
+            self.store.lock.release()
+            return
+        with contextlib.suppress(RollbackError):
+            self.finish(operation, "failed", {"error": str(error)})
 
     def _shut_again(self, operation: Operation) -> None:
         """Give folders that were opened for a restore their modes back: it changed nothing."""

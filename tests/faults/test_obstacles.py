@@ -17,10 +17,11 @@ from manifest import assert_back, manifest
 from rollback.applying import Application
 from rollback.atomic import LiveWriter
 from rollback.engine import Engine
-from rollback.errors import RestoreIncomplete
+from rollback.errors import RestoreIncomplete, RollbackError
 from rollback.inventory import EngineSettings
 from rollback.model import Entry
 from rollback.reports import RestoreOutcome, Selection
+from rollback.store.catalog import Catalog
 
 
 @pytest.fixture
@@ -233,3 +234,31 @@ def test_roots_in_a_folder_that_is_gone_are_made_after_it(tmp_path: Path) -> Non
     assert_back(before, manifest(project.root))
     project.undo()
     assert_back(spoilt, manifest(project.root))
+
+
+@pytest.mark.usefixtures("_dead")
+def test_a_catalog_that_fails_ends_a_rollback_with_an_error_that_says_so(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was changed, the store is free, and the next command ends what was begun."""
+    taken = project.snapshot().snapshot
+    (project.root / "x").write_text("changed")
+    spoilt = manifest(project.root)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "catalog.db")
+
+    with project.engine() as engine:
+        plan = engine.plan(taken, Selection())
+        with monkeypatch.context() as patch:
+            patch.setattr(Application, "run", pytest.fail)
+            patch.setattr("rollback.restore.Restorer._prove_catalog", fail)
+            patch.setattr(Catalog, "operation", fail)
+            with pytest.raises(RollbackError, match="nothing was changed"):
+                engine.restore(plan)
+        assert engine.store.lock.depth == 0
+    assert_back(spoilt, manifest(project.root))
+    told = project.recover()
+    assert any("nothing of it was kept" in line for line in told), told
+    project.rollback(taken)
+    assert (project.root / "x").read_text() == "x"
