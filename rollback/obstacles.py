@@ -78,7 +78,7 @@ def find_obstacles(
     """
     root = plan.target.root.path
     for obstacle in known:
-        if obstacle.root == root and _concerns(plan, obstacle.path):
+        if obstacle.root == root and concerns(plan, obstacle.path):
             plan.bar(obstacle.path, obstacle.why, obstacle.fix)
     if not plan.empty and plan.live.captured.present:
         _Search(plan, frozenset(databases), store).run()
@@ -86,7 +86,7 @@ def find_obstacles(
         leave_out(plan)
 
 
-def _concerns(plan: TreePlan, path: bytes) -> bool:
+def concerns(plan: TreePlan, path: bytes) -> bool:
     """Return whether a plan does anything at a path or below."""
     return any(_is_below(step, path) for step in paths_of(plan))
 

@@ -12,7 +12,7 @@ from rollback.difference import find_entry
 from rollback.folders import split
 from rollback.inventory import database, is_tree, resource_from, target_from
 from rollback.model import Category, Entry, Kind, ResourceState, Skip, Snapshot, Step
-from rollback.obstacles import Obstacle, find_obstacles, leave_out
+from rollback.obstacles import Obstacle, concerns, find_obstacles, leave_out
 from rollback.plan import TreePlan, show_path, steps_of
 from rollback.planning import BRING_BACK, NOT_KEPT, STAYS, plan_tree
 from rollback.present import Present
@@ -111,7 +111,7 @@ def _make_plan(
     whole = not (selection.paths or selection.categories)
     settle_roots(trees, exact=whole or snapshot.kind == "undo")
     for plan in trees:
-        plan.barred |= inside(plan, _with_sides(stay))
+        _keep_away(plan, stay)
         find_obstacles(plan, put_in(plan, databases), store.folder, known)
     stay += _leave_obstructed(trees, databases)
     databases = [work for work in databases if not any(bars(plan, work.path) for plan in trees)]
@@ -159,10 +159,17 @@ def _places(work: DatabaseWork) -> tuple[bytes, ...]:
     return () if work.state is None else work.resource.places(work.state)
 
 
-def _with_sides(stay: Iterable[Skip]) -> Iterator[bytes]:
-    """Yield the paths of databases that stay; of one that cannot be read the log is a file."""
-    for skip in stay:
-        yield from (os.fsencode(skip.what) + suffix for suffix in (b"", *SIDE_SUFFIXES))
+def _keep_away(plan: TreePlan, stay: Iterable[Skip]) -> None:
+    """Leave alone what lies beside databases that stay, and name what is not put back there.
+
+    Of one that cannot be read the log is a file like any other to a walk.
+    """
+    names = (os.fsencode(skip.what) + suffix for skip in stay for suffix in (b"", *SIDE_SUFFIXES))
+    for path in sorted(inside(plan, names)):
+        entry = find_entry(plan.live.load, plan.target.tree, path)
+        if entry is not None and entry.kind is not Kind.DATABASE and concerns(plan, path):
+            plan.bar(path, "it lies beside a database that stays as it is", "mend that")
+        plan.barred.add(path)
 
 
 def _leave_obstructed(trees: Sequence[TreePlan], databases: list[DatabaseWork]) -> list[Skip]:
@@ -177,7 +184,7 @@ def _leave_obstructed(trees: Sequence[TreePlan], databases: list[DatabaseWork]) 
                 databases.remove(work)
                 break
     for plan in trees if left else ():
-        plan.barred |= inside(plan, _with_sides(left))
+        _keep_away(plan, left)
         leave_out(plan)
     return left
 

@@ -230,6 +230,21 @@ def _hide(project: Project) -> None:
     (project.root / "runs.db").chmod(0)
 
 
+def test_what_is_not_put_back_beside_an_unreadable_one_is_named() -> None:
+    """A rollback that leaves something out and says nothing of it would be no rollback."""
+    with scratch_project() as theirs:
+        if IS_ROOT:
+            give_away([theirs.base, theirs.root])
+        as_nobody(lambda: _write(theirs))
+        as_nobody(lambda: _link(_side(theirs, "-journal")))
+        as_nobody(theirs.snapshot)
+        as_nobody(lambda: _side(theirs, "-journal").unlink())
+        as_nobody(lambda: _hide(theirs))
+        said = as_nobody(lambda: _said(theirs))
+        assert f"{theirs.root}/runs.db: what is there now cannot be read" in said
+        assert f"{theirs.root}/runs.db-journal: it lies beside a database that stays" in said
+
+
 def test_a_folder_is_not_moved_away_with_an_unreadable_database_in_it() -> None:
     """It stays, as is said of it, and so does the folder."""
     with scratch_project() as theirs:
