@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, ClassVar
 
-from rollback.errors import DrillFailed, RestoreIncomplete, StoreCorrupt
+from rollback.errors import DrillFailed, RestoreIncomplete
 from rollback.model import Category, ResourceState, Skip, Step
 from rollback.resources.base import Rehearsal, StateChange, Vault, Weight
 from rollback.resources.sqlite import connection as sql
@@ -24,10 +24,17 @@ from rollback.resources.sqlite.describing import (
     compare_records,
     describe_records,
 )
-from rollback.resources.sqlite.files import Files, image_of, is_sqlite
+from rollback.resources.sqlite.files import Files, image_of
 from rollback.resources.sqlite.holders import describe, holders
 from rollback.resources.sqlite.reading import Discard, Reader
 from rollback.resources.sqlite.record import Mode, Record, Signature
+from rollback.resources.sqlite.recorded import (
+    copy_kept,
+    differs,
+    is_unchanged,
+    needs_copy,
+    record_of,
+)
 from rollback.resources.sqlite.restoring import Restorer, build, remove, remove_staged
 
 KIND = "sqlite"
@@ -69,7 +76,7 @@ class SqliteResource:
             StoreCorrupt: The state is not one that this resource writes.
         """
         made = cls(Path(state.location), name=state.name, category=state.category, wait_s=wait_s)
-        made._path = os.fsencode(_record(state).path)
+        made._path = os.fsencode(record_of(state).path)
         return made
 
     def absent(self) -> ResourceState:
@@ -91,7 +98,7 @@ class SqliteResource:
         Returns:
             `previous` itself where nothing changed since, and what has to be said.
         """
-        before = None if previous is None else _record(previous)
+        before = None if previous is None else record_of(previous)
         try:
             self.try_reading()
         except PermissionError as error:
@@ -103,7 +110,7 @@ class SqliteResource:
                 raise
             return self.absent(), ()
         with _opened(self._path) as files:
-            if before is not None and previous is not None and _unchanged(before, files):
+            if before is not None and previous is not None and is_unchanged(before, files):
                 return previous, self._damage(before)
             keep = _Keep(vault, None if before is None else before.blob or None)
             reader = Reader(files, keep, vault.scratch, self.wait_s)
@@ -127,14 +134,14 @@ class SqliteResource:
         Args:
             previous: State of the same database in the newest snapshot.
         """
-        before = None if previous is None else _record(previous)
+        before = None if previous is None else record_of(previous)
         try:
             with _opened(self._path) as files:
-                if not files.is_file() or (before is not None and _unchanged(before, files)):
+                if not files.is_file() or (before is not None and is_unchanged(before, files)):
                     return Weight()
                 known = before.image.size if before is not None and before.blob else 0
                 main, sides = files.sizes()
-                scratch = main + 2 * sides if _needs_copy(files) else 0
+                scratch = main + 2 * sides if needs_copy(files) else 0
                 return Weight(max(0, main - known), main + sides, scratch)
         except OSError as error:
             if error.errno not in _IN_THE_WAY | {errno.EACCES, errno.EPERM}:
@@ -147,7 +154,7 @@ class SqliteResource:
 
     def is_lacking(self, state: ResourceState) -> bool:
         """Whether `state` does not hold the content, and what is there now looks different."""
-        record = _record(state)
+        record = record_of(state)
         return not (record.is_kept or record.looks_like(self._signature()))
 
     def _look(self, mode: Mode) -> Record:
@@ -164,18 +171,18 @@ class SqliteResource:
 
     def places(self, state: ResourceState) -> tuple[bytes, ...]:
         """Return where the database and its recorded side files lie, the database first."""
-        record, path = _record(state), os.fsencode(state.location)
+        record, path = record_of(state), os.fsencode(state.location)
         if record.mode is Mode.ABSENT or not record.is_kept:
             return ()
         return (path, *(path + os.fsencode(side.suffix) for side in record.sides))
 
     def plan(self, state: ResourceState, vault: Vault) -> tuple[Step, ...]:
         """Return what a restore would change; reads only, empty where nothing differs."""
-        record = _record(state)
+        record = record_of(state)
         if not record.is_kept:
             return ()
         live = self._live(record, vault)
-        if not _differs(record, live):
+        if not differs(record, live):
             if record.mode is Mode.ABSENT or live.meta == record.meta:
                 return ()
             return (Step("metadata", self.name, self.location),)
@@ -187,11 +194,11 @@ class SqliteResource:
 
     def difference(self, state: ResourceState, vault: Vault) -> StateChange | None:
         """Return what has become of a recorded state by now; None where nothing differs."""
-        record = _record(state)
+        record = record_of(state)
         if not record.is_kept:
             return compare_looks(record, self._look(Mode.UNKEPT))
         live = self._live(record, vault)
-        if _differs(record, live):
+        if differs(record, live):
             change = compare_records(record, live)
             return with_rewritten(change, record, live, self._copies(record, vault), vault.scratch)
         if record.mode is Mode.ABSENT or live.meta == record.meta:
@@ -205,7 +212,7 @@ class SqliteResource:
             after = os.path.join(folder, "after")
             with _opened(self._path) as files:
                 Reader(files, CopyTo(after), vault.scratch, self.wait_s).read()
-            return _kept(record, vault, folder), after
+            return copy_kept(record, vault, folder), after
 
         return make
 
@@ -219,16 +226,16 @@ class SqliteResource:
             RestoreIncomplete: It is kept locked, or something else is in its place; who and
                 what is named. The live database is whole: the old one, or already the new one.
         """
-        record = _record(state)
+        record = record_of(state)
         if not record.is_kept:
             return ()
         if record.mode is Mode.ABSENT:
             self.remove(vault)
             return ()
-        differs = _differs(record, self._live(record, vault))
+        other = differs(record, self._live(record, vault))
         with self._writable() as files:
             remove_staged(files)
-            if differs:
+            if other:
                 Restorer(files, record, vault, self.wait_s).restore()
             else:
                 files.set_metadata(record.meta)
@@ -236,7 +243,7 @@ class SqliteResource:
 
     def needs(self, state: ResourceState) -> tuple[int, int]:
         """Return the bytes that a restore writes beside the live database, and into scratch."""
-        size = _record(state).size
+        size = record_of(state).size
         return size, size if holders(self._path, deleted=False) else 0
 
     def clean(self) -> None:
@@ -262,11 +269,11 @@ class SqliteResource:
         Raises:
             RestoreIncomplete: It differs; the message says in what.
         """
-        record = _record(state)
+        record = record_of(state)
         if not record.is_kept:
             return
         live = self._live(record, vault, trust_signature=False)
-        if _differs(record, live):
+        if differs(record, live):
             raise RestoreIncomplete(
                 f"{self.location} is not what the snapshot holds: "
                 f"{describe_records(record, live)}{self._who()}",
@@ -283,7 +290,7 @@ class SqliteResource:
         Raises:
             DrillFailed: The copy is not what was captured, or SQLite does not accept it.
         """
-        record = _record(state)
+        record = record_of(state)
         if record.mode is Mode.ABSENT or not record.is_kept:
             return Rehearsal(0, 0, 0.0)
         start = time.monotonic()
@@ -366,7 +373,7 @@ class SqliteResource:
                 # A plan, the plan that is carried out, and the restore ask one after the other:
                 # a large file is read once for all of them.
                 for known in (record, self._seen) if trust_signature else ():
-                    if known is not None and _unchanged(known, files):
+                    if known is not None and is_unchanged(known, files):
                         users = bool(holders(self._path, deleted=False))
                         return replace(known, meta=files.metadata(), in_use=users)
                 self._seen = Reader(files, Discard(), vault.scratch, self.wait_s).read()
@@ -399,49 +406,6 @@ class SqliteResource:
         )  # fmt: skip
 
 
-def describe_change(
-    old: ResourceState | None, new: ResourceState | None, vault: Vault
-) -> StateChange | None:
-    """Return what happened between two states of a database: tables, rows, schema revision.
-
-    Args:
-        old: The state before; None where nothing is known of it, which counts as absent.
-        new: The state after; None likewise.
-        vault: Where their content is.
-
-    Returns:
-        None where nothing differs.
-    """
-    nothing = Record(Mode.ABSENT, "")
-    before = nothing if old is None else _record(old)
-    after = nothing if new is None else _record(new)
-    if not (before.is_kept and after.is_kept):
-        return compare_looks(before, after)
-    if before.is_exactly(after) and before.meta == after.meta:
-        return None
-
-    def copies(folder: str) -> tuple[str, str]:
-        return _kept(before, vault, folder), _kept(after, vault, folder, "after")
-
-    change = compare_records(before, after)
-    return with_rewritten(change, before, after, copies, vault.scratch)
-
-
-def _kept(record: Record, vault: Vault, folder: str, name: str = "before") -> str:
-    """Write the recorded main file into a folder and return its path.
-
-    Raises:
-        OSError: It cannot be written, or the vault does not have it any more.
-    """
-    path = os.path.join(folder, name)
-    with open(path, "xb") as target:
-        try:
-            vault.copy_to(record.blob, target)
-        except StoreCorrupt as error:
-            raise OSError(errno.EIO, str(error), path) from error
-    return path
-
-
 class _Keep:
     """Hands the bytes to the vault."""
 
@@ -463,40 +427,3 @@ def _opened(path: bytes, *, create: bool = False) -> Iterator[Files]:
         yield files
     finally:
         files.close()
-
-
-def _record(state: ResourceState) -> Record:
-    try:
-        return Record.from_json(state.data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreCorrupt(
-            f"what the snapshot records of {state.location} cannot be read: {error!r}",
-            hint="guard verify",
-        ) from error
-
-
-def _unchanged(record: Record, files: Files) -> bool:
-    if not record.settled or record.mode is Mode.ABSENT or not record.is_kept:
-        return False
-    return files.signature() == record.signature
-
-
-def _needs_copy(files: Files) -> bool:
-    """Whether a reading makes a copy in scratch; see `Reader`."""
-    plain = is_sqlite(files.head()) and not files.is_obstructed()
-    return not plain or files.log_size() > 0 or files.has_hot_journal()
-
-
-def _differs(record: Record, live: Record) -> bool:
-    """Whether the live content has to be put back.
-
-    While others have it open (now, or when it was recorded through a log in use), the bytes
-    that SQLite itself changes in the header are not held against it.
-    """
-    if record.is_exactly(live):
-        return False
-    if live.in_use:
-        return not record.means(live)
-    through_log = record.in_use and record.mode is live.mode is Mode.DATABASE
-    same_mode = record.facts.journal_mode == live.facts.journal_mode
-    return not (through_log and same_mode and record.means(live))
