@@ -266,3 +266,37 @@ def test_lost_content_stops_before_anything_changes(stage: Stage) -> None:
         resource.rehearse(state, stage.vault)
     assert stage.look() == before
     assert list(Path(stage.vault.scratch).iterdir()) == []
+
+
+def test_what_is_not_kept_is_left_alone_and_told(stage: Stage) -> None:
+    """Nothing is put back from it; that it is another one now is seen by its looks."""
+    left = stage.resource.leave()
+    state = replace(left, data=json.loads(json.dumps(left.data)))
+    again = stage.subject.again(state)
+    assert (state.files, state.bytes) == (0, 0)
+    assert not again.is_lacking(state)
+    assert again.difference(state, stage.vault) is None
+    assert again.rehearse(state, stage.vault).files == 0
+    for spoil, action in ((stage.subject.spoil, "modified"), (stage.subject.destroy, "deleted")):
+        spoil(stage.folder)
+        spoilt = stage.look()
+        assert again.is_lacking(state)
+        change = again.difference(state, stage.vault)
+        assert change is not None
+        assert change.action == action
+        assert again.plan(state, stage.vault) == ()
+        again.restore(state, stage.vault)
+        again.verify(state, stage.vault)
+        assert stage.look() == spoilt
+
+
+def test_what_a_capture_and_a_restore_take_is_known_beforehand(stage: Stage) -> None:
+    """All of it at first, nothing where nothing changed."""
+    first = stage.resource.weigh(None)
+    assert first.most >= first.least > 0
+    state = stage.take()
+    assert first.most >= state.bytes
+    assert stage.resource.weigh(state).most == 0
+    assert stage.resource.needs(state)[0] >= state.bytes
+    stage.subject.spoil(stage.folder)
+    assert stage.resource.weigh(state).most > 0
