@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -113,7 +114,7 @@ def _make_plan(
     for plan in trees:
         _keep_away(plan, stay)
         find_obstacles(plan, put_in(plan, databases), store.folder, known)
-    stay += _leave_obstructed(trees, databases)
+    stay += _leave_obstructed(trees, databases, snapshot.seq)
     databases = [work for work in databases if not any(bars(plan, work.path) for plan in trees)]
     steps: list[Step] = []
     unrestorable = [*stay]
@@ -172,15 +173,19 @@ def _keep_away(plan: TreePlan, stay: Iterable[Skip]) -> None:
         plan.barred.add(path)
 
 
-def _leave_obstructed(trees: Sequence[TreePlan], databases: list[DatabaseWork]) -> list[Skip]:
+def _leave_obstructed(
+    trees: Sequence[TreePlan], databases: list[DatabaseWork], seq: int
+) -> list[Skip]:
     """Leave databases alone beside which something stays where a file of theirs is to lie."""
     going = {plan.whole(path) for plan in trees for path, _ in plan.removes}
     left: list[Skip] = []
     for work in list(databases):
         for place in _places(work)[1:]:
             if place not in going and os.path.lexists(place) and not _is_file(place):
+                shown = os.fsdecode(work.path)
                 why = f"{os.fsdecode(place)} is no file, and its place is needed"
-                left.append(Skip(os.fsdecode(work.path), why, "move that away, or put both back"))
+                fix = f"move that away, then: guard rollback --to {seq} {shlex.quote(shown)}"
+                left.append(Skip(shown, why, fix))
                 databases.remove(work)
                 break
     for plan in trees if left else ():

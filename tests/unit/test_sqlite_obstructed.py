@@ -134,6 +134,7 @@ def test_a_part_does_not_take_the_place_of_what_it_leaves_alone(
     database = os.fsencode(project.root / "runs.db")
     [skip] = project.rollback(taken, Selection((database,))).skipped
     assert f"{skip.what}-wal is no file" in skip.why
+    assert skip.fix == f"move that away, then: guard rollback --to {taken.seq} {skip.what}"
     assert_back(left, manifest(project.root))
     sides = (database + os.fsencode(suffix) for suffix in SIDES)
     project.rollback(taken, Selection((database, *sides)))
