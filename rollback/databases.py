@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rollback.errors import CaptureFailed, NoSpace, RollbackError
 from rollback.model import ResourceState, Skip
 from rollback.resources.base import Resource, Weight
-from rollback.store.blobs import UPKEEP, BlobWriter
+from rollback.store.blobs import JOURNAL, UPKEEP, BlobWriter
 from rollback.store.pages import PAGE
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
@@ -50,8 +50,7 @@ class DatabaseTaker:
         store: Where they go.
         writer: Adds their content.
         work: A private folder on the store's file system.
-        spare: Is told how many bytes of copies will lie in scratch, and returns how many bytes of
-            content may be kept beside them.
+        spare: Is told what is to be kept, and returns how many bytes there are for it.
         careful: Whether what is written is taken back on a full disk, also where all of it should
             fit: an earlier try has met one.
     """
@@ -61,7 +60,7 @@ class DatabaseTaker:
         store: Store,
         writer: BlobWriter,
         work: bytes,
-        spare: Callable[[int], int],
+        spare: Callable[[Weight], int],
         *,
         careful: bool = False,
     ) -> None:
@@ -100,7 +99,7 @@ class DatabaseTaker:
 
     def _fit(self, found: Found) -> tuple[ResourceState, tuple[Skip, ...]]:
         weight = found.weight
-        spare = self.spare(weight.scratch)
+        spare = self.spare(weight)
         if weight.least and with_upkeep(weight.least) > spare:
             raise _missing(with_upkeep(weight.least) - spare)
         if not self.careful and 2 * with_upkeep(weight.most) <= spare:
@@ -125,7 +124,7 @@ class DatabaseTaker:
         """
         weight = found.weight
         least = with_upkeep(weight.least) + weight.scratch
-        if least > most or weight.scratch > self.spare(0):
+        if least > most or weight.scratch > self.spare(Weight()):
             return with_upkeep(weight.most) + weight.scratch
         try:
             with self.store.catalog.transaction(), self.writer.within(0):
@@ -138,6 +137,17 @@ class DatabaseTaker:
 def with_upkeep(content: int) -> int:
     """Return what a content takes that is kept in pages."""
     return content + -(-content // PAGE) * UPKEEP
+
+
+def written_beside(weight: Weight, catalog: int) -> int:
+    """Return the bytes that are on the disk besides what is kept, for as long as that takes.
+
+    Args:
+        weight: Of a database.
+        catalog: Bytes of the catalog: what is changed in it is set aside until the commit.
+    """
+    pages = -(-weight.most // PAGE)
+    return weight.scratch + min(catalog, JOURNAL * pages)
 
 
 def _missing(number: int) -> NoSpace:

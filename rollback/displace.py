@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from rollback.custody import Custody
-from rollback.databases import DatabaseTaker, Found, with_upkeep
+from rollback.databases import DatabaseTaker, Found, with_upkeep, written_beside
 from rollback.failpoints import reach
 from rollback.folders import join, split
 from rollback.inventory import present_facts
@@ -22,7 +22,7 @@ from rollback.model import Entry, Kind, Operation, Policy, ResourceState, Skip, 
 from rollback.obstacles import bar_above
 from rollback.plan import TreePlan, is_selected
 from rollback.reports import Selection
-from rollback.resources.base import Resource
+from rollback.resources.base import Resource, Weight
 from rollback.snapshots import commit_snapshot, state_named, tree_state
 from rollback.store.blobs import UPKEEP, BlobWriter
 from rollback.store.codec import decode_entry, encode_entry, record_name
@@ -121,10 +121,10 @@ class Displacer:
         """Return what the target has of a resource: that is in the store already."""
         return state_named(self.target, resource.resource, resource.name)
 
-    def _spare(self, scratch: int) -> int:
+    def _spare(self, weight: Weight) -> int:
         """Return how many bytes of a database may be kept; a rollback heeds no quota."""
-        catalog = os.stat(self.store.catalog.path).st_size
-        return max(0, self.store.free() - scratch - catalog - UPKEEP * self.writer.added)
+        beside = written_beside(weight, os.stat(self.store.catalog.path).st_size)
+        return max(0, self.store.free() - beside - UPKEEP * self.writer.added)
 
     def commit(self) -> Snapshot:
         """Commit the undo snapshot; the caller's transaction makes it visible."""

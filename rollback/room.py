@@ -8,8 +8,10 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from rollback.capture import Job
+from rollback.databases import written_beside
 from rollback.model import Entry
-from rollback.store.blobs import UPKEEP, BlobWriter, file_path
+from rollback.resources.base import Weight
+from rollback.store.blobs import JOURNAL, UPKEEP, BlobWriter, file_path
 from rollback.store.catalog import BlobKind
 from rollback.store.store import Store
 from rollback.writing import Linking
@@ -27,8 +29,6 @@ _FOLDER = 512
 """Bytes that a record of a folder and its row in the index take besides, and twice its path."""
 _LONG = 900
 """Bytes of a row of the index that has pages of its own, the last of which is seldom full."""
-_JOURNAL = 8192
-"""Bytes of the catalog that a changed row makes SQLite set aside, at most."""
 
 
 class Crowded(Exception):
@@ -89,7 +89,7 @@ class Room:
         self.upkeep = max(self.upkeep, self._counted)
         if self.closed:
             return 0
-        journal = min(self._catalog, _JOURNAL * self._files)
+        journal = min(self._catalog, JOURNAL * self._files)
         disk = self.store.free() - self._margin - self.upkeep - journal
         quota = self._quota - self.writer.new_bytes - self.upkeep
         left = max(0, min(quota, disk))
@@ -97,17 +97,13 @@ class Room:
             raise Crowded
         return left
 
-    def spare(self, scratch: int) -> int:
-        """Return how many bytes may still be kept of a database, what its pages need included.
-
-        Args:
-            scratch: Bytes of copies that lie beside the store meanwhile.
-        """
-        # The pages of databases are all over the catalog.
+    def spare(self, weight: Weight) -> int:
+        """Return how many bytes may still be kept of a database, what its pages need included."""
         if self.closed:
             return 0
         upkeep = self.upkeep + UPKEEP * self.writer.added
-        disk = self.store.free() - self._margin - upkeep - self._catalog - scratch
+        disk = self.store.free() - self._margin - upkeep
+        disk -= written_beside(weight, self._catalog)
         return max(0, min(self._quota - self.writer.new_bytes - upkeep, disk))
 
     def refuse(self, missing: int) -> None:

@@ -31,6 +31,8 @@ from rollback.store.pages import CHUNK, PageReader
 
 UPKEEP = 256
 """Bytes that a packed blob takes besides its content: its head, its row, its id in a list."""
+JOURNAL = 8192
+"""Bytes of the catalog that a changed row makes SQLite set aside, at most."""
 _Item = TypeVar("_Item")
 _FDS = 32
 _AHEAD = 5_000

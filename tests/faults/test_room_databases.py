@@ -239,3 +239,26 @@ def test_a_file_is_not_put_over_one_that_an_undo_could_not_hold(tmp_path: Path) 
         outcome = project.rollback(taken)
         assert [skip.what for skip in outcome.skipped] == [str(path)]
         assert manifest(project.root)[b"result"] == spoilt[b"result"]
+
+
+def test_a_small_one_fits_beside_a_large_catalog(tmp_path: Path) -> None:
+    """What a few pages change in the catalog is little, however large that is."""
+    with mounted(tmp_path / "disk", 30) as disk, scratch_project() as project:
+        project.store = disk / "store"
+        for number in range(5_000):
+            (project.root / f"f{number}").write_text(str(number))
+        path = project.root / "mlflow.db"
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("CREATE TABLE runs (id INTEGER PRIMARY KEY, note BLOB)")
+        time.sleep(0.03)
+        before = manifest(project.root)
+        taken = project.snapshot().snapshot
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("INSERT INTO runs (note) VALUES (?)", (os.urandom(40_000),))
+            db.commit()
+        (project.store / "reserve").unlink()
+        fs = os.statvfs(disk)
+        left = (project.store / "catalog.db").stat().st_size // 2
+        (disk / "filler").write_bytes(bytes(fs.f_bavail * fs.f_frsize - left))
+        assert project.rollback(taken).skipped == ()
+        assert_back(before, manifest(project.root))
