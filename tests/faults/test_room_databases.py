@@ -245,7 +245,7 @@ def test_a_small_one_fits_beside_a_large_catalog(tmp_path: Path) -> None:
     """What a few pages change in the catalog is little, however large that is."""
     with mounted(tmp_path / "disk", 30) as disk, scratch_project() as project:
         project.store = disk / "store"
-        for number in range(5_000):
+        for number in range(15_000):
             (project.root / f"f{number}").write_text(str(number))
         path = project.root / "mlflow.db"
         with contextlib.closing(sqlite3.connect(path)) as db:
@@ -256,7 +256,6 @@ def test_a_small_one_fits_beside_a_large_catalog(tmp_path: Path) -> None:
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("INSERT INTO runs (note) VALUES (?)", (os.urandom(40_000),))
             db.commit()
-        (project.store / "reserve").unlink()
         fs = os.statvfs(disk)
         left = (project.store / "catalog.db").stat().st_size // 2
         (disk / "filler").write_bytes(bytes(fs.f_bavail * fs.f_frsize - left))
