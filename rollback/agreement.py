@@ -21,10 +21,11 @@ from rollback.plan import TreePlan, is_selected
 from rollback.present import hash_file
 from rollback.resources.base import Root
 from rollback.room import Room
-from rollback.store.blobs import BlobWriter, file_path, open_blob
+from rollback.store.blobs import file_path, open_blob
 from rollback.store.catalog import BlobKind
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
+from rollback.store.writer import BlobWriter
 from rollback.work import Work
 
 _APART = (Kind.DATABASE, Kind.SOCKET)

@@ -21,9 +21,9 @@ from rollback.resources.base import Root
 from rollback.retention import Rules, prune
 from rollback.room import Crowded, Room
 from rollback.snapshots import SnapshotTaker, absolute, find_databases, outside
-from rollback.store.blobs import BlobWriter
 from rollback.store.codec import EMPTY_TREE
 from rollback.store.store import Store
+from rollback.store.writer import BlobWriter
 
 
 class Wanted(NamedTuple):

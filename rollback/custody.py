@@ -25,10 +25,11 @@ from rollback.model import Kind, Policy
 from rollback.present import hash_file
 from rollback.reading import Kept, keep_link, keep_shut
 from rollback.resources.base import Root
-from rollback.store.blobs import BlobWriter, file_path
+from rollback.store.blobs import file_path
 from rollback.store.catalog import MOVED, TAKEN, BlobKind
 from rollback.store.codec import inode_id
 from rollback.store.store import Store
+from rollback.store.writer import BlobWriter
 
 _Inode = tuple[int, int]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from rollback.errors import CaptureFailed, NoSpace, RollbackError
 from rollback.model import ResourceState, Skip
 from rollback.resources.base import Resource, Weight
-from rollback.store.blobs import JOURNAL, UPKEEP, BlobWriter
 from rollback.store.pages import PAGE
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
+from rollback.store.writer import JOURNAL, UPKEEP, BlobWriter
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 

@@ -24,9 +24,9 @@ from rollback.plan import TreePlan, is_selected
 from rollback.reports import Selection
 from rollback.resources.base import Resource, Weight
 from rollback.snapshots import commit_snapshot, state_named, tree_state
-from rollback.store.blobs import UPKEEP, BlobWriter
 from rollback.store.codec import decode_entry, encode_entry, record_name
 from rollback.store.store import Store
+from rollback.store.writer import UPKEEP, BlobWriter
 from rollback.walk import bare, open_root
 
 _FIX = "move it away, or make it readable"

@@ -21,12 +21,13 @@ from rollback.failpoints import reach
 from rollback.inventory import is_tree, root_from
 from rollback.keeping import KeepingResolver
 from rollback.model import ResourceState
-from rollback.store.blobs import BlobReader, BlobWriter, file_path
+from rollback.store.blobs import BlobReader, file_path
 from rollback.store.catalog import BlobKind, Place
 from rollback.store.codec import join_tree, tree_id
 from rollback.store.packs import PackWriter, heads
 from rollback.store.pages import CHUNK, PAGE
 from rollback.store.store import Store
+from rollback.store.writer import BlobWriter
 
 _FILES = (BlobKind.LOOSE, BlobKind.INODE)
 _FLIPPED_BYTES = 8 << 10

@@ -11,9 +11,10 @@ from rollback.capture import Job
 from rollback.databases import written_beside
 from rollback.model import Entry
 from rollback.resources.base import Weight
-from rollback.store.blobs import JOURNAL, UPKEEP, BlobWriter, file_path
+from rollback.store.blobs import file_path
 from rollback.store.catalog import BlobKind
 from rollback.store.store import Store
+from rollback.store.writer import JOURNAL, UPKEEP, BlobWriter
 from rollback.writing import Linking
 
 PAGE = 4096

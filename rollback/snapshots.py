@@ -25,9 +25,9 @@ from rollback.reports import SnapshotReport
 from rollback.resources.base import Root
 from rollback.resources.configuration import capture_variables
 from rollback.room import Room
-from rollback.store.blobs import BlobWriter
 from rollback.store.catalog import storable
 from rollback.store.store import Store, document_stem, read_json
+from rollback.store.writer import BlobWriter
 
 _CHECK = "sha256"
 Progress = Callable[[str, int, int], None] | None

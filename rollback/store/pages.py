@@ -19,7 +19,8 @@ from rollback.errors import StoreCorrupt, damaged
 from rollback.store.catalog import BlobKind, Place
 
 if TYPE_CHECKING:
-    from rollback.store.blobs import BlobReader, BlobWriter
+    from rollback.store.blobs import BlobReader
+    from rollback.store.writer import BlobWriter
 
 CHUNK = 1 << 20
 PAGE = 4096

@@ -7,9 +7,10 @@ import os
 from typing import IO
 
 from rollback.errors import RollbackError
-from rollback.store.blobs import BlobReader, BlobWriter
+from rollback.store.blobs import BlobReader
 from rollback.store.catalog import BlobKind
 from rollback.store.pages import PageWriter
+from rollback.store.writer import BlobWriter
 
 
 class StoreVault:

@@ -14,11 +14,11 @@ import pytest
 from driving import Project
 from rollback.errors import NothingToDo, StoreCorrupt, StoreUnusable
 from rollback.store import catalog
-from rollback.store.blobs import BlobWriter
 from rollback.store.catalog import VERSION, BlobKind, Place
 from rollback.store.packs import PackWriter, salvage
 from rollback.store.pages import PAGE, PageReader, PageWriter
 from rollback.store.store import Store
+from rollback.store.writer import BlobWriter
 
 
 @pytest.fixture
