@@ -6,6 +6,7 @@ the project that shares no code with it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -113,7 +114,8 @@ def _in_child(case: Case, verb: Callable[[Project], object], armed: str, log: Pa
         try:
             code, text = _child(case, verb, armed, log)
         finally:
-            os.write(write_end, text.encode("utf-8", "backslashreplace")[:60_000])
+            with contextlib.suppress(OSError):  # nobody listens any more
+                os.write(write_end, text.encode("utf-8", "backslashreplace")[:60_000])
             os._exit(code)
     os.close(write_end)
     status = _wait(pid, started + PATIENCE_S)

@@ -6,7 +6,7 @@ import os
 import time
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 
 from driving import Project, scratch_project
 from faults.cases import Case
@@ -20,8 +20,13 @@ EXAMPLES = int(os.environ.get("GUARD_EXAMPLES", "120"))
 """How many trees; `python -m tests.property.many --long` makes thousands."""
 
 pytestmark = pytest.mark.timeout(120 + EXAMPLES)
+# What fails is shown as it was found: to make it smaller takes longer than a test may.
 _SETTINGS = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
 )
 _FEWER = settings(_SETTINGS, max_examples=max(10, EXAMPLES // 4))
 

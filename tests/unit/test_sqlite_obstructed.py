@@ -297,6 +297,23 @@ def test_a_new_one_that_cannot_be_read_is_not_removed(suffix: str) -> None:
         assert _side(theirs, suffix).exists()
 
 
+@pytest.mark.parametrize("versions", [b"\1\2", b"\2\2"])
+def test_looking_leaves_no_log_where_readers_alone_are_told_of_one(
+    project: Project, versions: bytes
+) -> None:
+    """Of the two versions in a header SQLite opens a log for that of readers alone."""
+    taken = project.snapshot().snapshot
+    with (project.root / "runs.db").open("r+b") as file:
+        os.pwrite(file.fileno(), versions, 18)
+    time.sleep(0.03)
+    left = manifest(project.root)
+    with project.engine() as engine:
+        assert engine.diff(taken, None).changes
+    project.rollback(taken)
+    project.undo()
+    assert_back(left, manifest(project.root))
+
+
 def _build(project: Project) -> None:
     _write(project)
     (project.root / "file").write_text("built")

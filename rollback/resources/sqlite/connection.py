@@ -114,7 +114,7 @@ def patience(deadline: float) -> Callable[[int, int, int], None]:
 def facts(connection: sqlite3.Connection, image: Image) -> Facts:
     """Return what people read about the database, inside a quarter of a second."""
     header = bytes.fromhex(image.header)
-    wal = header[18:20] == b"\2\2"
+    wal = header[19:20] == b"\2"
     size = int.from_bytes(header[16:18], "big") if header else 0
     tables: dict[str, int | None] = {}
     version, revision = 0, None

@@ -127,7 +127,7 @@ class Reader:
         try:
             if log > 0:
                 return self._through_log(deadline)
-            if head[18:20] == b"\2\2" or log == 0:
+            if head[19:20] == b"\2" or log == 0:  # the version that a reader has to know: WAL
                 record = self._at_rest()
                 return self._through_log(deadline) if record is None and users else record
             return self._under_lock(deadline)

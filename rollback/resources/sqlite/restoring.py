@@ -293,7 +293,7 @@ class Restorer:
         """Give the snapshot as one file in scratch, in rollback-journal mode."""
         with self._recovered() as path:
             with open(path, "r+b") as file:
-                if os.pread(file.fileno(), 2, 18) == b"\2\2":
+                if os.pread(file.fileno(), 1, 19) == b"\2":
                     os.pwrite(file.fileno(), b"\1\1", 18)
             yield os.fsencode(path)
 
