@@ -5,9 +5,9 @@ Order of writes, which `docs/design.md` explains:
 1. All content that is needed is staged beside the store, verified while it is read.
 2. What will be displaced is linked into the store and committed as an undo snapshot, in the same
    commit that marks the operation as applying. From here on a crash is resumed forward.
-3. Staged content is synced, then renamed into place, path by path.
-4. Databases are put back, then the metadata of folders, then the file system is synced.
-5. Everything is read again and compared; only then the operation is done.
+3. Staged content, whose sync began beside 2, is durable; it is renamed into place, path by path.
+4. Databases are put back, then the metadata of folders; the file system begins to sync.
+5. Everything is read again and compared; that and the sync have ended when the operation is done.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ FILE_COST = 60_000
 """What opening a file costs, expressed in bytes of hashing."""
 
 _Answer = tuple[list[tuple[str, int]], list[tuple[Any, ...]]]
-"""Packs, and of each file what a `Kept` holds: plain tuples cross a pipe at a third of the cost."""
+"""Packs, and of each file what a `Kept` holds: plain tuples go over at a third of the cost."""
 
 
 class SmallFiles:
