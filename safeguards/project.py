@@ -61,7 +61,7 @@ def find_project(asked: str | None, environ: Mapping[str, str], store: str | Non
         return _refuse_whole_homes(project, environ, store)
     here = current_folder(environ)
     for folder in (here, *here.parents):
-        if _is_marked(folder) or has_store(folder, environ):
+        if _is_marked(folder) or _has_past(folder, environ, store):
             return _refuse_whole_homes(folder, environ, store)
     if not here.is_dir() and not _is_known(here, environ, store):
         raise WrongUsage(
@@ -104,8 +104,10 @@ def _is_known(project: Path, environ: Mapping[str, str], store: str | None) -> b
 def _has_past(project: Path, environ: Mapping[str, str], store: str | None) -> bool:
     """Return whether guard has taken a snapshot of this very folder."""
     named = (store, environ.get("GUARD_STORE"), recall(project, environ))
-    places = (Path(place).absolute() for place in named if place)
-    return has_store(project, environ) or any(holds_past_of(p, project) for p in places)
+    places = (Path(place) for place in named if place)
+    return has_store(project, environ) or any(
+        (place / "STORE").exists() and holds_past_of(place.absolute(), project) for place in places
+    )
 
 
 def _refuse_new_link(typed: Path, environ: Mapping[str, str], store: str | None) -> None:

@@ -217,6 +217,7 @@ def _carry_out(session: Session, engine: Engine, decided: Decided) -> Answer:
         session.terminal.progress(),
     )
     done = put_back(engine, decided.plan, wish.kind, around)
+    _name_new_folder(session)
     problems = _problems(done)
     if revert is not None:
         try:
@@ -235,6 +236,17 @@ def _carry_out(session: Session, engine: Engine, decided: Decided) -> Answer:
         session.guard_command(next_command, config=config),
         partial=bool(done.unrestorable),
     )
+
+
+def _name_new_folder(session: Session) -> None:
+    """Say how to step into a folder that is back: a shell stays in the one that was removed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        new = current_folder(session.environ)
+        if new.is_dir():
+            word = shell_word(str(new))
+            session.terminal.warn(f"your shell is still in the removed folder; next: cd {word}")
 
 
 def _problems(done: Restoration) -> list[Problem]:

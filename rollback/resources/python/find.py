@@ -43,14 +43,14 @@ def find_environments(
         command: The command and its arguments; may be empty.
         environ: Environment variables of the child.
         project: The project's folder.
-        cwd: Where the command starts; the present folder where None.
+        cwd: Where the command starts; where None, the present folder, or the project's where
+            that has been removed.
 
     Returns:
         One for each prefix, without repeats; empty where no Python is in reach.
     """
-    around = Surroundings(
-        dict(environ), os.path.abspath(cwd or os.getcwd()), os.path.realpath(project)
-    )
+    start = _present_folder(project) if cwd is None else os.path.abspath(cwd)
+    around = Surroundings(dict(environ), start, os.path.realpath(project))
     found: dict[str, Environment] = {}
     for clue in _used(command, around):
         known = bool(command) or clue.why != _LOCAL
@@ -95,6 +95,13 @@ def missing_environment(command: Sequence[str]) -> Skip:
         why=why,
         fix="activate the environment first, or name its interpreter: .venv/bin/python …",
     )
+
+
+def _present_folder(project: Path) -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return os.path.abspath(project)
 
 
 def _used(command: Sequence[str], around: Surroundings) -> Iterator[Clue]:

@@ -30,14 +30,15 @@ def owners_by_record(
     for path in paths:
         if path.endswith(_INFO + _RECORD):
             site, _, folder = path.removesuffix(_RECORD).rpartition(b"/")
+            own = folder + _RECORD
             name = folder.removesuffix(_INFO).rpartition(b"-")[0]
             listed = [row[0] for row in parse_record(read(path))]
         elif path.startswith(b"conda-meta/") and path.endswith(b".json"):
-            site, name, listed = b"", _conda_name(path), _conda_files(read(path))
+            site, own, name, listed = b"", path, _conda_name(path), _conda_files(read(path))
         else:
             continue
         owner = normalized(os.fsdecode(name))
-        for row in (*listed, os.path.relpath(path, site or b".")):
+        for row in (*listed, own):
             inside = os.path.normpath(os.path.join(base, site, row))
             found.setdefault(os.path.relpath(inside, base), owner)
     return found
