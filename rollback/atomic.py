@@ -192,7 +192,8 @@ class LiveWriter:
             return
         with self._parent(path) as (parent, name):
             if entry.kind not in (Kind.FILE, Kind.DIRECTORY, Kind.DATABASE):
-                set_special_metadata(parent, name, entry)
+                notes = set_special_metadata(parent, name, entry)
+                self.notes += [(path, why) for why in notes]
                 return
             try:
                 fd = os.open(name, _OPEN, dir_fd=parent)

@@ -219,9 +219,11 @@ class TreeBuilder:
         with cached(self._fd) as folders:
             parent = folders.open(folder)
             try:
-                make_special(parent, name, entry)
+                notes = make_special(parent, name, entry)
             except PermissionError as error:
                 self.built.notes.append((path, f"it cannot be made: {error.strerror}"))
+            else:
+                self.built.notes += [(path, why) for why in notes]
 
     def _exists(self, path: bytes) -> bool:
         folder, name = split(path)

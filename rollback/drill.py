@@ -242,6 +242,7 @@ class Drill:
                 raise
             rebuilt, sample = self._whole(target, emptied(place), lost, prove=True)
         part.failures += rebuilt.wrong
+        part.name_unset(target.root.path, rebuilt.notes)
         part.files, part.size = rebuilt.files, rebuilt.size
         part.estimate_s = tree_s(rebuilt)
         part.bound_s = part.estimate_s * SAFETY
@@ -359,6 +360,7 @@ class Drill:
             return [f"{target.root.name}: {error}"]
         part.files += rebuilt.files
         part.size += rebuilt.size
+        part.name_unset(target.root.path, rebuilt.notes)
         return [f"{target.root.name}: {item}" for item in rebuilt.wrong]
 
     def _remember(self) -> None:

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 
 from rollback.model import Entry, Kind
 
+AS_OWNER = "run the rollback as the file's owner, or as root"
+"""The mend where this user cannot set something."""
+_THEIRS = "it is another user's: its mode and time cannot be set"
+
 
 def set_metadata(fd: int, entry: Entry, *, fresh: bool = True) -> list[str]:
     """Give an open file or folder the owner, mode, attributes and mtime of its entry.
@@ -28,7 +32,7 @@ def set_metadata(fd: int, entry: Entry, *, fresh: bool = True) -> list[str]:
         try:
             os.chown(fd, entry.uid, entry.gid)
         except PermissionError:
-            notes.append(f"its owner cannot be set to {entry.uid}:{entry.gid}")
+            notes.append(_owner_stays(entry))
     look = entry.xattrs or info.st_mode & 0o70 or not fresh
     notes += _set_xattrs(fd, entry, dict(_xattrs(fd)) if look else {})
     try:
@@ -38,7 +42,7 @@ def set_metadata(fd: int, entry: Entry, *, fresh: bool = True) -> list[str]:
     except PermissionError:
         if os.geteuid() in {0, info.st_uid}:
             raise
-        notes.append("it is another user's: its mode and time cannot be set")
+        notes.append(_THEIRS)
     return notes
 
 
@@ -69,8 +73,11 @@ def _xattrs(fd: int) -> Iterator[tuple[bytes, bytes]]:
                 yield os.fsencode(name), os.getxattr(fd, name)
 
 
-def make_special(parent: int, name: bytes, entry: Entry) -> None:
+def make_special(parent: int, name: bytes, entry: Entry) -> list[str]:
     """Make a link, FIFO or device in an open folder.
+
+    Returns:
+        What could not be set, as sentences.
 
     Raises:
         PermissionError: Devices need privileges.
@@ -82,17 +89,34 @@ def make_special(parent: int, name: bytes, entry: Entry) -> None:
     else:
         kind = stat.S_IFCHR if entry.kind is Kind.CHARACTER_DEVICE else stat.S_IFBLK
         os.mknod(name, kind | entry.mode, int(entry.ref), dir_fd=parent)
-    set_special_metadata(parent, name, entry)
+    return set_special_metadata(parent, name, entry)
 
 
-def set_special_metadata(parent: int, name: bytes, entry: Entry) -> None:
-    """Give what cannot be opened its owner, mode and mtime."""
+def set_special_metadata(parent: int, name: bytes, entry: Entry) -> list[str]:
+    """Give what cannot be opened its owner, mode and mtime.
+
+    Returns:
+        What could not be set, as sentences.
+    """
+    notes: list[str] = []
     info = os.stat(name, dir_fd=parent, follow_symlinks=False)
     if (info.st_uid, info.st_gid) != (entry.uid, entry.gid):
-        with contextlib.suppress(PermissionError):
+        try:
             os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-    if entry.kind is not Kind.SYMLINK:
-        # Always: a new owner may have cost it its setuid bit.
-        os.chmod(name, entry.mode, dir_fd=parent)
+        except PermissionError:
+            notes.append(_owner_stays(entry))
     times = (entry.mtime_ns, entry.mtime_ns)
-    os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+    try:
+        if entry.kind is not Kind.SYMLINK:
+            # Always: a new owner may have cost it its setuid bit.
+            os.chmod(name, entry.mode, dir_fd=parent)
+        os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+    except PermissionError:
+        if os.geteuid() in {0, info.st_uid}:
+            raise
+        notes.append(_THEIRS)
+    return notes
+
+
+def _owner_stays(entry: Entry) -> str:
+    return f"its owner cannot be set to {entry.uid}:{entry.gid}"

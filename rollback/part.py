@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from rollback.metadata import AS_OWNER
 from rollback.model import Skip
 from rollback.room import PAGE
 
@@ -37,6 +40,16 @@ class Part:
         self.sampled = True
         fix = "free some space, then guard drill --full"
         self.skips.append(Skip(f"a part of the drill of {self.name}", why, fix))
+
+    def name_unset(self, root: bytes, notes: Iterable[tuple[bytes, str]]) -> None:
+        """Name what this user cannot set, each reason once: a rollback brings the rest back."""
+        reasons: dict[str, list[bytes]] = {}
+        for path, why in notes:
+            reasons.setdefault(why, []).append(path)
+        for why, paths in reasons.items():
+            more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+            shown = os.fsdecode(os.path.join(root, min(paths))) + more
+            self.skips.append(Skip(shown, f"where a rollback makes it again, {why}", AS_OWNER))
 
 
 def guess(parts: list[Part]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rollback.atomic import remove_path
 from rollback.build import Choose, TreeBuilder
@@ -33,6 +33,7 @@ class Rebuilt:
         size: Bytes that were written.
         elapsed_s: How long it took.
         wrong: What reads differently.
+        notes: Paths in the root of which not all could be set, and what.
     """
 
     files: int
@@ -40,6 +41,7 @@ class Rebuilt:
     size: int
     elapsed_s: float
     wrong: list[str]
+    notes: list[tuple[bytes, str]] = field(default_factory=list)
 
 
 class Rebuilder:
@@ -100,11 +102,14 @@ class Rebuilder:
         built = builder.built
         sync = Workers(_sync, [place] if built.size else [], apart=built.size > _WORTH_A_PROCESS)
         try:
-            wrong = list(differences(place, target.root, target.tree, self.reader, lost))
+            noted = {path for path, _ in built.notes}
+            found = differences(place, target, self.reader, lost, noted)
+            wrong = list(found)
             elapsed_s = time.monotonic() - begun + sum(sync.results())
         finally:
             sync.abandon()
-        return Rebuilt(built.files, len(builder.linked), built.size, elapsed_s, wrong)
+        linked = len(builder.linked)
+        return Rebuilt(built.files, linked, built.size, elapsed_s, wrong, built.notes)
 
     def some(self, target: TreeTarget, place: bytes, wanted: Mapping[bytes, Entry]) -> Rebuilt:
         """Rebuild single files under flat names, each blob proven, and read them again.
@@ -123,7 +128,8 @@ class Rebuilder:
         wrong = list(self._read_again(place, names, wanted))
         built = builder.built
         elapsed_s = time.monotonic() - begun
-        return Rebuilt(built.files, len(builder.linked), built.size, elapsed_s, wrong)
+        notes = [(names[name], why) for name, why in built.notes]
+        return Rebuilt(built.files, len(builder.linked), built.size, elapsed_s, wrong, notes)
 
     def _read_again(
         self, place: bytes, names: dict[bytes, bytes], wanted: Mapping[bytes, Entry]

@@ -10,10 +10,11 @@ from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from rollback.capture import Job, Resolving, capture_tree
-from rollback.difference import Comparison, metadata_differs
+from rollback.difference import Comparison, Pair, metadata_differs
 from rollback.folders import cached
 from rollback.model import Category, Entry, Kind
 from rollback.parallel import cores
+from rollback.plan import TreeTarget
 from rollback.reading import SMALL, Kept, SmallJobs, hash_file
 from rollback.resources.base import Root
 from rollback.smallfiles import SmallFiles
@@ -22,6 +23,7 @@ from rollback.store.catalog import BlobKind
 from rollback.store.codec import inode_id, join_tree, tree_id
 
 _APART = (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET)
+_DEVICES = (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE)
 
 
 class HashingResolver:
@@ -90,34 +92,45 @@ def hash_one(root_fd: int, path: bytes) -> Kept:
 
 
 def differences(
-    folder: bytes, target: Root, tree: bytes, reader: BlobReader, without: Container[bytes] = ()
+    folder: bytes,
+    target: TreeTarget,
+    reader: BlobReader,
+    without: Container[bytes] = (),
+    noted: Container[bytes] = (),
 ) -> Iterator[str]:
     """Read a rebuilt tree again and yield what is not as its manifest says.
 
     Args:
         folder: Where it was rebuilt.
-        target: The root that it is a copy of.
-        tree: Id of the tree that it has to equal.
+        target: The tree that it has to equal.
         reader: The store.
         without: Paths that were not rebuilt.
+        noted: Paths of which the rebuild said that not all could be set: owner and attributes.
     """
     resolver = HashingResolver(folder, reader)
     place = os.path.realpath(folder)
     root = Root("rehearsal", f"reading {folder.hex()}", place, Category.CODE, leave_out=frozenset())
     found = capture_tree(root, reader, resolver, update_index=False)
-    for pair in Comparison(resolver.records, expand=True).compare(found.tree, tree):
+    for pair in Comparison(resolver.records, expand=True).compare(found.tree, target.tree):
         old, new = pair.old, pair.new
         if any(entry is not None and entry.kind in _APART for entry in (old, new)):
             continue
-        if old is None and pair.path in without:
+        if old is None and (pair.path in without or _is_named(pair, noted)):
             continue
-        shown = os.fsdecode(os.path.join(target.path, pair.path))
+        if old is not None and new is not None and pair.path in noted:
+            old = old._replace(uid=new.uid, gid=new.gid, xattrs=new.xattrs)
+        shown = os.fsdecode(os.path.join(target.root.path, pair.path))
         if old is None or new is None:
             yield f"{shown} is missing or too much after the rebuild"
         elif metadata_differs(old, new):
             yield f"{shown} has another owner, mode, time or attribute after the rebuild"
         elif old.kind is not new.kind or not _same(reader, old, new):
             yield f"{shown} has another content after the rebuild"
+
+
+def _is_named(pair: Pair, noted: Container[bytes]) -> bool:
+    """Return whether the rebuild said that a device could not be made."""
+    return pair.new is not None and pair.new.kind in _DEVICES and pair.path in noted
 
 
 def _same(reader: BlobReader, old: Entry, new: Entry) -> bool:

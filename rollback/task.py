@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rollback.metadata import AS_OWNER
 from rollback.model import Operation, Skip
 from rollback.obstacles import (
     Obstacle,
@@ -14,8 +15,6 @@ from rollback.plan import TreePlan
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
 from rollback.work import Work
-
-_AS_OWNER = "run the rollback as the file's owner, or as root"
 
 
 @dataclass(slots=True)
@@ -63,7 +62,7 @@ class Task:
         os.makedirs(scratch, mode=0o700, exist_ok=True)
         return StoreVault(self.store.reader, None, scratch)
 
-    def note(self, plan: TreePlan, path: bytes, why: str, fix: str = _AS_OWNER) -> None:
+    def note(self, plan: TreePlan, path: bytes, why: str, fix: str = AS_OWNER) -> None:
         """Name what could not be done at a path of a root, once."""
         shown = os.fsdecode(os.path.join(plan.target.root.path, path))
         skip = Skip(shown, why, fix)

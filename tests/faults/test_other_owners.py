@@ -1,0 +1,95 @@
+"""Files of other users in a project: what a container or sudo leaves there blocks nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from driving import Project, scratch_project
+from rollback.reports import DrillReport
+from unprivileged import IS_ROOT, NOBODY, as_nobody, give_away
+
+pytestmark = pytest.mark.skipif(not IS_ROOT, reason="needs files of two users")
+
+_WHY = "where a rollback makes it again, its owner cannot be set to"
+
+
+@pytest.fixture
+def project() -> Iterator[Project]:
+    """A project of the user without rights, in which another one has left things."""
+    with scratch_project() as made:
+        give_away([made.base, made.root])
+        made.base.chmod(0o755)
+        _leave(made.root)
+        yield made
+
+
+def _leave(root: Path) -> None:
+    (root / "mine").write_text("mine")
+    (root / "theirs").write_text("theirs")
+    (root / "out").mkdir()
+    (root / "out/epoch").write_text("1")
+    (root / "latest").symlink_to("theirs")
+    os.mkfifo(root / "pipe")
+    (root / "group").write_text("of a group that the user is not in")
+    give_away([root / "mine"])
+    os.chown(root / "group", NOBODY, 0)
+
+
+def _drill(project: Project) -> DrillReport:
+    with project.engine() as engine:
+        newest = engine.newest()
+        assert newest is not None
+        return engine.drill(newest, mode="full")
+
+
+def test_a_drill_passes_where_other_users_have_files(project: Project) -> None:
+    """What it cannot give an owner is named once, with how many more there are."""
+
+    def rehearse() -> str:
+        project.snapshot()
+        report = _drill(project)
+        assert report.failures == ()
+        assert report.passed
+        return "\n".join(f"{skip.what}: {skip.why}" for skip in report.skips)
+
+    said = as_nobody(rehearse)
+    assert sorted(said.split("\n")) == [
+        f"{project.root}/group: {_WHY} {NOBODY}:0",
+        f"{project.root}/latest and 4 more: {_WHY} 0:0",
+    ]
+
+
+def test_a_drill_still_sees_another_mode(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That an owner cannot be set excuses the owner alone."""
+    real = os.chmod
+
+    def loose(target: int | bytes | Path, mode: int, *, dir_fd: int | None = None) -> None:
+        real(target, mode | 0o002 if mode == 0o775 else mode, dir_fd=dir_fd)
+
+    def rehearse() -> str:
+        project.snapshot()
+        monkeypatch.setattr(os, "chmod", loose)
+        return "\n".join(_drill(project).failures)
+
+    (project.root / "out").chmod(0o775)
+
+    assert f"{project.root}/out has another" in as_nobody(rehearse)
+
+
+def test_a_link_of_another_user_comes_back_as_ones_own_and_is_named(project: Project) -> None:
+    """So is a FIFO; the rollback is done, and the next command has nothing to finish."""
+
+    def spoil() -> None:
+        taken = project.snapshot().snapshot
+        (project.root / "latest").unlink()
+        (project.root / "pipe").unlink()
+        named = {skip.what for skip in project.rollback(taken).skipped}
+        assert named == {str(project.root / "latest"), str(project.root / "pipe")}
+        assert project.recover() == []
+
+    as_nobody(spoil)
+    assert os.readlink(project.root / "latest") == "theirs"
