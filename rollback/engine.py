@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -107,14 +108,17 @@ class Engine(History):
         self.store.close()
 
     def status(self) -> StoreStatus:
-        """Return where the store is, how much is in it, and what did not finish."""
-        unfinished = tuple(
-            {"seq": op.seq, "id": op.id, "kind": op.kind, "state": op.state, "data": op.data}
-            for op in filter(self.is_mine, self.store.unfinished())
-        )
-        number = self._query("SELECT count(*) FROM snapshot WHERE kind != 'undo'")[0][0]
+        """Return where the store is, how much is in it, what is at work and what did not finish."""
+        kinds = Counter(kind for (kind,) in self._query("SELECT kind FROM snapshot"))
+        displaced = kinds.pop("undo", 0)
         return StoreStatus(
-            str(self.store.path), self.store.used(), number, self.placement.why, unfinished
+            path=str(self.store.path),
+            bytes=self.store.used(),
+            snapshots=kinds.total(),
+            displaced=displaced,
+            why_here=self.placement.why,
+            unfinished=tuple(filter(self.is_mine, self.store.unfinished())),
+            at_work=tuple(filter(self.is_mine, self.store.at_work())),
         )
 
     def inspect(self) -> Inventory:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from rollback.model import Category, Skip, Snapshot, Step, TableChange
+from rollback.model import Category, Operation, Skip, Snapshot, Step, TableChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +247,22 @@ class PruneReport:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """Where the store is and how much is in it."""
+    """Where the store is and how much is in it.
+
+    Attributes:
+        path: Its folder.
+        bytes: What only it has.
+        snapshots: How many were taken; those of what rollbacks displaced are not counted.
+        displaced: How many hold what a rollback displaced.
+        why_here: Why it is there.
+        unfinished: Operations whose owner died.
+        at_work: Operations whose owner lives.
+    """
 
     path: str
     bytes: int
     snapshots: int
+    displaced: int
     why_here: str
-    unfinished: tuple[Mapping[str, Any], ...] = ()
+    unfinished: tuple[Operation, ...] = ()
+    at_work: tuple[Operation, ...] = ()

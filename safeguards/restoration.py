@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rollback.errors import RollbackError
+from rollback.lock import is_alive
 from rollback.model import Operation, Skip, Step
 from rollback.reports import RestorePlan
 from safeguards.config import Config
@@ -195,9 +196,8 @@ def end_leftovers(processes: Iterable[Process]) -> list[str]:
 def still_running(operation: Operation) -> Process | None:
     """Return the command of a run whose guard died, where it still runs."""
     child: Any = operation.data.get("child")
-    # A run that says "running" even after a recovery has a guard that looks after it.
-    if operation.state == "running" or not isinstance(child, Mapping):
-        return None
+    if is_alive(operation.data.get("owner", {})) or not isinstance(child, Mapping):
+        return None  # its guard looks after it
     from safeguards.supervisor import Process, is_running  # noqa: PLC0415 - as above
 
     try:

@@ -335,11 +335,19 @@ class Store:
 
     def unfinished(self) -> list[Operation]:
         """Return operations that say they are running, or were, and whose owner is gone."""
-        return [
-            operation
-            for operation in self.catalog.operations("WHERE state IN ('running', 'applying')")
-            if not is_alive(operation.data.get("owner", {}))
-        ]
+        return [operation for operation in self._open() if not _is_owned(operation)]
+
+    def at_work(self) -> list[Operation]:
+        """Return operations that are running, by an owner that is."""
+        return [operation for operation in self._open() if _is_owned(operation)]
+
+    def _open(self) -> list[Operation]:
+        return self.catalog.operations("WHERE state IN ('running', 'applying')")
+
+
+def _is_owned(operation: Operation) -> bool:
+    """Return whether the process that began an operation is still there."""
+    return is_alive(operation.data.get("owner", {}))
 
 
 def _refuse_lost_catalog(path: Path) -> None:

@@ -6,11 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from safeguards.cli import pass_session, verb
-from safeguards.output import Answer
+from safeguards.output import Answer, one_line
 from safeguards.session import Session
 
 if TYPE_CHECKING:
     from rollback.engine import Engine
+    from rollback.model import Operation
     from safeguards.config import Config
     from safeguards.render.status import Overview
 
@@ -34,6 +35,7 @@ def _look(session: Session, config: Config) -> Overview:
     settings = engine_settings(config, session.environ)
     place = placement.choose(settings.project, settings.store, session.environ)
     last = store = databases = None
+    at_work: list[str] = []
     unfinished: list[str] = []
     mend = ""
     try:
@@ -44,10 +46,10 @@ def _look(session: Session, config: Config) -> Overview:
                 last = engine.last_run()
             except NothingToDo:
                 last = None
-            rollback = session.guard_command("rollback", "--last", config=config)
-            for operation in store.unfinished:
-                unfinished.append(f"unfinished {operation['kind']} {operation['seq']}")
-                mend = rollback
+            at_work = [_at_work(operation) for operation in store.at_work]
+            unfinished = [_unfinished(operation) for operation in store.unfinished]
+            if unfinished:
+                mend = session.guard_command("rollback", "--last", config=config)
     except NothingToDo:
         pass
     missing = not config.project.is_dir()
@@ -69,9 +71,27 @@ def _look(session: Session, config: Config) -> Overview:
         skips=() if inventory is None else (*inventory.skipped, *session.skips(config)),
         facts={} if inventory is None else inventory.facts,
         last_run=last,
+        at_work=tuple(at_work),
         unfinished=tuple(unfinished),
         next_command=mend,
     )
+
+
+def _at_work(operation: Operation) -> str:
+    owner = operation.data.get("owner", {})
+    name = f"{operation.kind} {operation.seq}"
+    return one_line(f"at work   {name}: pid {owner.get('pid')}, {owner.get('command')}")
+
+
+def _unfinished(operation: Operation) -> str:
+    """Return what to call it, with the command that its guard left behind."""
+    from safeguards.restoration import still_running  # noqa: PLC0415 - after --help
+
+    told = f"unfinished {operation.kind} {operation.seq}"
+    child = still_running(operation)
+    if child is None:
+        return told
+    return one_line(f"{told}: guard is gone, its command is at work: pid {child.pid}, {child.name}")
 
 
 def _known_databases(engine: Engine) -> list[str] | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rollback.lock import is_alive
 from rollback.model import Operation
 from safeguards.changed import changed_text
 from safeguards.output import Style, Tone, aligned, one_line
@@ -14,7 +15,10 @@ from safeguards.units import count_text, iso_text, moment_text, seconds_text
 
 _COMMAND_WIDTH = 32
 _LEFT_OUT = frozenset({"owner", "child"})
-_TONES = {"failed": Tone.BAD, "interrupted": Tone.WARN, "running": Tone.WARN, "applying": Tone.WARN}
+_TONES = {
+    "failed": Tone.BAD,
+    **dict.fromkeys(("interrupted", "unfinished", "running", "applying"), Tone.WARN),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,12 @@ def as_text(value: Log, style: Style) -> list[str]:
     if not value.operations:
         return ["nothing was done yet; guard run -- COMMAND takes the first snapshot"]
     rows = [
-        (str(o.seq), o.id[:8], moment_text(o.started_at), o.kind, o.state, summary(o))
+        (str(o.seq), o.id[:8], moment_text(o.started_at), o.kind, state_of(o), summary(o))
         for o in value.operations
     ]
     lines = aligned(rows)
     return [
-        style.paint(line, tone) if (tone := _TONES.get(operation.state)) else line
+        style.paint(line, tone) if (tone := _TONES.get(state_of(operation))) else line
         for line, operation in zip(lines, value.operations, strict=True)
     ]
 
@@ -52,10 +56,18 @@ def operation_data(operation: Operation) -> dict[str, Any]:
         "seq": operation.seq,
         "id": operation.id,
         "kind": operation.kind,
-        "state": operation.state,
+        "state": state_of(operation),
         "started_at": iso_text(operation.started_at),
         "ended_at": None if operation.ended_at is None else iso_text(operation.ended_at),
     }
+
+
+def state_of(operation: Operation) -> str:
+    """Return the state that was noted, or ``unfinished`` where nobody is at work any more."""
+    noted = operation.state in {"running", "applying"}
+    if noted and not is_alive(operation.data.get("owner", {})):
+        return "unfinished"
+    return operation.state
 
 
 def run_line(operation: Operation) -> str:

@@ -63,6 +63,7 @@ class Overview:
         skips: What it would not.
         facts: What git and Python are at.
         last_run: The newest run, None for none.
+        at_work: Operations that are under way, with who does them.
         unfinished: Operations that did not end.
         next_command: What mends that, empty for nothing.
     """
@@ -77,6 +78,7 @@ class Overview:
     skips: tuple[Skip, ...]
     facts: Mapping[str, Any]
     last_run: Operation | None
+    at_work: tuple[str, ...]
     unfinished: tuple[str, ...]
     next_command: str
 
@@ -89,9 +91,8 @@ def as_text(value: Overview, style: Style) -> list[str]:
     rows.append(("", value.store_why))
     rows.append(("", _contents(value)))
     rows.append(("last run", "none yet" if value.last_run is None else run_line(value.last_run)))
-    lines = aligned(rows)
-    for name in value.unfinished:
-        lines.append(style.paint(name, Tone.WARN))
+    lines = [*aligned(rows), *value.at_work]
+    lines += [style.paint(name, Tone.WARN) for name in value.unfinished]
     if value.next_command:
         lines.append(f"to put everything back: {value.next_command}")
     if value.protected:
@@ -121,6 +122,8 @@ def _contents(value: Overview) -> str:
         return "nothing yet; guard run -- COMMAND takes the first snapshot"
     limit = bytes_text(value.config.max_store_bytes)
     number = count_text(value.store.snapshots, "snapshot")
+    if value.store.displaced:
+        number += f" and {value.store.displaced:,} of what rollbacks displaced"
     return f"{number}, {bytes_text(value.store.bytes)} of {limit}"
 
 
@@ -141,6 +144,7 @@ def as_data(value: Overview) -> dict[str, Any]:
             "bytes": 0 if store is None else store.bytes,
             "max_bytes": value.config.max_store_bytes,
             "snapshots": 0 if store is None else store.snapshots,
+            "displaced": 0 if store is None else store.displaced,
         },
         "protected": [
             {"resource": p.resource, "name": p.name, "category": p.category, "location": p.location}
@@ -149,5 +153,6 @@ def as_data(value: Overview) -> dict[str, Any]:
         "skipped": [skip_data(skip) for skip in value.skips],
         "facts": dict(value.facts),
         "last_run": None if value.last_run is None else operation_data(value.last_run),
+        "at_work": list(value.at_work),
         "unfinished": list(value.unfinished),
     }

@@ -1,9 +1,12 @@
-"""`guard status`: which databases are protected, and which cannot be."""
+"""`guard status`: what is protected, what cannot be, what is at work and what was left."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sqlite3
+import time
 from pathlib import Path
 
 from e2e.guard_command import Guard
@@ -44,3 +47,42 @@ def test_a_database_that_is_not_kept_is_said_loudly(guard: Guard) -> None:
         assert "skipped the database postgresql://localhost/mlflow" in said
         assert "pg_dump --format=custom" in said
         assert "canary" not in said
+
+
+def test_what_is_at_work_and_what_a_dead_guard_left_behind(guard: Guard) -> None:
+    """Who is at work is named; after a kill the run is unfinished, and its command is named."""
+    child = guard.project.parent / "child.pid"
+    popen = guard.start("run", "--", "sh", "-c", f"echo $$ > {child}.new; mv {child}.new {child}; "
+                        "exec sleep 60")  # fmt: skip
+    while not child.exists():
+        assert popen.poll() is None, guard.spoken.read_text()
+        time.sleep(0.01)
+    busy = guard("snapshot")
+    assert busy.status == 11
+    assert f"pid {popen.pid}" in busy.err
+    said = guard("status").out
+    assert f"at work   run 1: pid {popen.pid}, guard run" in said
+    assert "unfinished" not in said
+    assert guard("--json", "log").data()["operations"][0]["state"] == "running"
+    popen.kill()
+    popen.wait()
+    pid = int(child.read_text())
+    try:
+        said = guard("status").out
+        assert "at work   run" not in said
+        assert f"unfinished run 1: guard is gone, its command is at work: pid {pid}" in said
+        assert "guard rollback --last" in said
+        assert guard("--json", "log").data()["operations"][0]["state"] == "unfinished"
+        assert "unfinished" in guard("show", "1").out
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    assert "its command" not in guard("status").out
+
+
+def test_snapshots_and_what_rollbacks_displaced_are_counted_apart(guard: Guard) -> None:
+    """The figures are those of `verify` and `prune`, and say what they count."""
+    assert guard("run", "--", "sh", "-c", "echo 2 > params.yaml").status == 0
+    assert guard("rollback", "--last", "--yes").status == 0
+    assert "1 snapshot and 1 of what rollbacks displaced" in guard("status").out
+    store = guard("--json", "status").data()["store"]
+    assert (store["snapshots"], store["displaced"]) == (1, 1)

@@ -63,7 +63,7 @@ def test_a_killed_owner_never_blocks(project: Project) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     with project.engine() as engine:
-        assert [op["state"] for op in engine.status().unfinished] == ["running"]
+        assert [op.state for op in engine.status().unfinished] == ["running"]
     assert len(project.recover()) == 1
     project.snapshot()
     with project.engine() as engine:
