@@ -117,15 +117,16 @@ def write_files(
         with cached(fd) as folders:
             for job in jobs:
                 reach("stage.file")
+                parent = folders.open(split(job.path)[0])
                 if job.link:
-                    _link_blob(reader.folder, folders, job, linking)
+                    notes = _link_blob(reader.folder, parent, job, linking)
+                elif job.place.kind is BlobKind.INODE:
+                    notes = _copy_inode(reader.folder, parent, job, linking)
                 else:
-                    if job.place.kind is BlobKind.INODE:
-                        _copy_inode(reader.folder, folders.open(split(job.path)[0]), job, linking)
-                    else:
-                        content = _content(reader, job, prove=prove)
-                        built.notes += _write_one(folders, job, content, plain=plain)
-                    built.size += job.entry.size
+                    content = _content(reader, job, prove=prove)
+                    notes = _write_one(parent, job, content, plain=plain)
+                built.notes += [(job.path, why) for why in notes]
+                built.size += 0 if job.link else job.entry.size
                 built.files += 1
     finally:
         os.close(fd)
@@ -139,7 +140,7 @@ def _content(reader: BlobReader, job: FileJob, *, prove: bool) -> bytes:
     return content
 
 
-def _share_blob(store: bytes, parent: int, name: bytes, job: FileJob) -> None:
+def _share_blob(store: bytes, parent: int, name: bytes, job: FileJob) -> list[str]:
     """Put a large blob itself in place, proven first: the disk has no room for a copy."""
     blob = job.entry.ref
     with open_blob(store, BlobKind.LOOSE, blob) as source:
@@ -147,16 +148,13 @@ def _share_blob(store: bytes, parent: int, name: bytes, job: FileJob) -> None:
             raise damaged(blob, f"it is the content of {os.fsdecode(job.path)}")
         path = file_path(store, BlobKind.LOOSE, blob)
         os.link(path, name, dst_dir_fd=parent, follow_symlinks=False)
-        set_metadata(source.fileno(), job.entry)
+        return set_metadata(source.fileno(), job.entry)
 
 
-def _link_blob(store: bytes, folders: FolderCache, job: FileJob, linking: Linking) -> None:
-    blob = job.entry.ref
-    folder, name = split(job.path)
-    parent = folders.open(folder)
+def _link_blob(store: bytes, parent: int, job: FileJob, linking: Linking) -> list[str]:
+    blob, name = job.entry.ref, split(job.path)[1]
     if job.place.kind is BlobKind.LOOSE:
-        _share_blob(store, parent, name, job)
-        return
+        return _share_blob(store, parent, name, job)
     source = file_path(store, BlobKind.INODE, blob)
     try:
         os.link(source, name, dst_dir_fd=parent, follow_symlinks=False)
@@ -164,28 +162,27 @@ def _link_blob(store: bytes, folders: FolderCache, job: FileJob, linking: Linkin
         raise damaged(blob, "its file is missing") from None
     except OSError as error:
         if error.errno in {errno.EXDEV, errno.EMLINK, errno.EPERM}:
-            _copy_inode(store, parent, job, linking)
-            return
+            return _copy_inode(store, parent, job, linking)
         raise
     info = os.stat(name, dir_fd=parent, follow_symlinks=False)
     # A time that git has freshened since is the link's, too: it cannot have both.
     held = inode_id(info) == blob or job.place.moved
     if not held or (info.st_size, info.st_mtime_ns) != (job.entry.size, job.entry.mtime_ns):
         os.unlink(name, dir_fd=parent)
-        _copy_inode(store, parent, job, linking)
-        return
+        return _copy_inode(store, parent, job, linking)
     if stat.S_IMODE(info.st_mode) != job.entry.mode:
         os.chmod(name, job.entry.mode, dir_fd=parent)
+    return []
 
 
-def _copy_inode(store: bytes, parent: int, job: FileJob, linking: Linking) -> None:
+def _copy_inode(store: bytes, parent: int, job: FileJob, linking: Linking) -> list[str]:
     entry = job.entry
     fd = os.open(split(job.path)[1], _CREATE, 0o600, dir_fd=parent)
     try:
         with _open(store, job, linking) as source:
             while chunk := source.read(CHUNK):
                 write_all(fd, chunk)
-        set_metadata(fd, entry)
+        return set_metadata(fd, entry)
     finally:
         os.close(fd)
 
@@ -198,14 +195,11 @@ def _open(store: bytes, job: FileJob, linking: Linking) -> BufferedReader:
     return open_blob(store, job.place.kind, job.entry.ref, intact)
 
 
-def _write_one(
-    folders: FolderCache, job: FileJob, content: bytes, *, plain: bool
-) -> list[tuple[bytes, str]]:
+def _write_one(parent: int, job: FileJob, content: bytes, *, plain: bool) -> list[str]:
     """Write a packed blob."""
-    folder, name = split(job.path)
     entry = job.entry
     notes: list[str] = []
-    fd = os.open(name, _CREATE, entry.mode & 0o777, dir_fd=folders.open(folder))
+    fd = os.open(split(job.path)[1], _CREATE, entry.mode & 0o777, dir_fd=parent)
     try:
         write_all(fd, content)
         info = os.fstat(fd)
@@ -216,7 +210,7 @@ def _write_one(
             notes = set_metadata(fd, entry)
     finally:
         os.close(fd)
-    return [(job.path, why) for why in notes]
+    return notes
 
 
 def _inherits_acl(folder: int) -> bool:

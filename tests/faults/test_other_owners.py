@@ -93,3 +93,21 @@ def test_a_link_of_another_user_comes_back_as_ones_own_and_is_named(project: Pro
 
     as_nobody(spoil)
     assert os.readlink(project.root / "latest") == "theirs"
+
+
+def test_a_file_of_another_user_that_was_written_in_place_is_named_by_the_undo_too(
+    project: Project,
+) -> None:
+    """The undo copies what the rollback had moved, and the copy is the user's own."""
+    (project.root / "theirs").chmod(0o666)
+
+    def spoil() -> None:
+        taken = project.snapshot().snapshot
+        (project.root / "theirs").write_text("changed")
+        named = [skip.what for skip in project.rollback(taken).skipped]
+        assert named == [str(project.root / "theirs")]
+        assert [skip.what for skip in project.undo().skipped] == named
+        assert project.recover() == []
+
+    as_nobody(spoil)
+    assert (project.root / "theirs").read_text() == "changed"
