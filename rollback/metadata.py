@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from rollback.model import Entry, Kind
 
-AS_OWNER = "run the rollback as the file's owner, or as root"
+AS_OWNER = "root can set it (chown, setfattr); guard runs as the owner of its store alone"
 """The mend where this user cannot set something."""
 _THEIRS = "it is another user's: its mode and time cannot be set"
 

@@ -30,6 +30,8 @@ SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errn
 """Errors that are none of a path: once there is room again, the same step succeeds."""
 _GET_FLAGS = 0x80086601  # FS_IOC_GETFLAGS
 _LOCKED = 0x10 | 0x20  # FS_IMMUTABLE_FL, FS_APPEND_FL
+_READ_ONLY = "its file system is mounted read-only"
+_WRITABLE = "mount the file system for writing"
 _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -56,9 +58,9 @@ def describe(error: OSError | RollbackError) -> tuple[str, str]:
         return str(error), error.hint
     why = f"it could not be put back: {error.strerror}"
     fixes = {
-        errno.EACCES: "become its owner, or root",
-        errno.EPERM: "become its owner, or root (lsattr shows whether it is locked)",
-        errno.EROFS: "mount the file system for writing",
+        errno.EACCES: "make it yours: chown, as root",
+        errno.EPERM: "make it yours: chown, as root (lsattr shows whether it is locked)",
+        errno.EROFS: _WRITABLE,
         errno.EBUSY: "unmount what is mounted there",
     }
     fix = fixes.get(error.errno or 0, "move away what stands there")
@@ -72,7 +74,7 @@ def find_obstacles(
 
     Args:
         plan: Of one root; barred paths leave it.
-        databases: Paths in the root where databases will be put.
+        databases: Paths in the root where databases will be put, or from which they go.
         store: Absolute path of the store.
         known: What stood in the way of an earlier try.
     """
@@ -80,8 +82,9 @@ def find_obstacles(
     for obstacle in known:
         if obstacle.root == root and concerns(plan, obstacle.path):
             plan.bar(obstacle.path, obstacle.why, obstacle.fix)
-    if not plan.empty and plan.live.captured.present:
-        _Search(plan, frozenset(databases), store).run()
+    databases = frozenset(databases)
+    if (databases or not plan.empty) and plan.live.captured.present:
+        _Search(plan, databases, store).run()
     if plan.barred:
         leave_out(plan)
 
@@ -141,6 +144,7 @@ class _Search:
         self.store = store
         self.mounted = frozenset(mounts_below(self.root))
         self.tops = [b"", *folders_mounted_below(self.root)]
+        self.databases = databases
         self.taken = needed_places(plan, databases)
 
     def run(self) -> None:
@@ -149,6 +153,7 @@ class _Search:
         try:
             with cached(fd) as folders:
                 self._find_mounts()
+                self._find_read_only(folders)
                 self._find_shut(folders)
                 self._find_left_over(folders)
         finally:
@@ -160,9 +165,23 @@ class _Search:
         for path in self.mounted.intersection(moved):
             self.plan.bar(path, "something is mounted on it", "unmount it")
 
+    def _find_read_only(self, folders: FolderCache) -> None:
+        """Bar folders whose own time or mode cannot be set, with all that is in them."""
+        for path, entry in sorted(self.plan.touched.items()):
+            try:
+                if not _is_read_only(folders.open(path)):
+                    continue
+            except OSError:
+                continue  # it is made by this restore
+            if _differs(self.plan, path, entry):
+                self.plan.bar(path, _READ_ONLY, _WRITABLE)
+            else:  # nor does anything come or go in it
+                del self.plan.touched[path]
+
     def _find_shut(self, folders: FolderCache) -> None:
-        """Bar what lies in folders that guard may not write to, and files that are locked."""
-        changed = {path for path in paths_of(self.plan) if not self.plan.is_barred(path)}
+        """Bar what lies in folders that guard may not write to, and what is locked itself."""
+        concerned = self.databases.union(paths_of(self.plan))
+        changed = {path for path in concerned if not self.plan.is_barred(path)}
         inside: dict[bytes, list[bytes]] = {}
         for path in changed:
             inside.setdefault(split(path)[0], []).append(path)
@@ -228,12 +247,14 @@ def needed_places(plan: TreePlan, databases: Iterable[bytes]) -> frozenset[bytes
 def _why_shut(folder: int, path: bytes) -> tuple[str, str] | None:
     """Return why nothing in an open folder can be changed, and the mend; None where it can."""
     info = os.fstat(folder)
+    if _is_read_only(folder):
+        return _READ_ONLY, _WRITABLE
     if _is_locked(folder):
         return "its folder is locked", f"chattr -ia {_quoted(path)}"
     here = b"/proc/self/fd/%d" % folder
     if os.geteuid() in {0, info.st_uid} or os.access(here, os.W_OK | os.X_OK):
         return None
-    return "its folder is another user's", "become root"
+    return "its folder is another user's", f"sudo chown {os.geteuid()} {_quoted(path)}"
 
 
 def _why_locked(parent: int, path: bytes, whole: bytes) -> tuple[str, str] | None:
@@ -247,9 +268,15 @@ def _why_locked(parent: int, path: bytes, whole: bytes) -> tuple[str, str] | Non
     except OSError:
         return None
     try:
+        if _is_read_only(fd):
+            return _READ_ONLY, _WRITABLE
         return ("it is locked", f"chattr -ia {_quoted(whole)}") if _is_locked(fd) else None
     finally:
         os.close(fd)
+
+
+def _is_read_only(fd: int) -> bool:
+    return bool(os.fstatvfs(fd).f_flag & os.ST_RDONLY)
 
 
 def _quoted(path: bytes) -> str:

@@ -113,7 +113,8 @@ def _make_plan(
     settle_roots(trees, exact=whole or snapshot.kind == "undo")
     for plan in trees:
         _keep_away(plan, stay)
-        find_obstacles(plan, put_in(plan, databases), store.folder, known)
+        here = put_in(plan, databases) | inside(plan, (work.path for work in databases))
+        find_obstacles(plan, here, store.folder, known)
     stay += _leave_obstructed(trees, databases, snapshot.seq)
     databases = [work for work in databases if not any(bars(plan, work.path) for plan in trees)]
     steps: list[Step] = []

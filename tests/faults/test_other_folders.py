@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -157,8 +158,8 @@ def test_a_locked_file_is_named(project: Project) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.write_text("changed")
+def _locked(path: Path, content: bytes = b"changed") -> Iterator[None]:
+    path.write_bytes(content)
     lock = ["chattr", "+i", str(path)]
     if not shutil.which("chattr") or subprocess.run(lock, check=False, stderr=-3).returncode:
         pytest.skip("files cannot be locked here")
@@ -166,6 +167,93 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["chattr", "-i", str(path)], check=True)
+
+
+def _remount(place: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(place)], check=True)
+
+
+def _same_size(folder: Path) -> None:
+    (folder / "sub/x").write_text("y")
+
+
+def _came_and_went(folder: Path) -> None:
+    (folder / "sub/x").unlink()
+    (folder / "sub/new").write_text("new")
+
+
+def _later(folder: Path) -> None:
+    os.utime(folder)
+
+
+def _fill_table(folder: Path) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "runs.db")) as db:
+        db.executescript("PRAGMA journal_mode=OFF; INSERT INTO t VALUES (1)")
+
+
+def _new_database(folder: Path) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "new.db")) as db:
+        db.execute("CREATE TABLE t (a)")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (_same_size, "sub/x"),
+        (_came_and_went, "sub"),
+        (_later, ""),
+        (_fill_table, "runs.db"),
+        (_new_database, ""),
+    ],
+)
+def test_what_changed_where_nobody_may_write_is_named(
+    project: Project, change: Callable[[Path], None], named: str
+) -> None:
+    """Data that is mounted read-only, and changes where it comes from, keeps nothing else."""
+    place = project.root / "data-mount"
+    with mounted(place, 4):
+        (place / "sub").mkdir()
+        (place / "sub/x").write_text("x")
+        with contextlib.closing(sqlite3.connect(place / "runs.db")) as db:
+            db.execute("CREATE TABLE t (a)")
+        _remount(place, "ro")
+        taken = project.snapshot().snapshot
+        _remount(place, "rw")
+        change(place)
+        _remount(place, "ro")
+        spoilt = manifest(place)
+        (project.root / "data/d").write_text("changed")
+        (skip,) = project.rollback(taken).skipped
+        assert (skip.what, skip.why) == (
+            str(place / named), "its file system is mounted read-only"
+        )  # fmt: skip
+        assert (project.root / "data/d").read_text() == "d"
+        assert_back(spoilt, manifest(place))
+        assert project.recover() == []
+        project.undo()
+        assert (project.root / "data/d").read_text() == "changed"
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_a_locked_database_is_named(project: Project, *, new: bool) -> None:
+    """One that has to go, too; everything else is put back."""
+    path = project.root / "runs.db"
+    if new:
+        taken = project.snapshot().snapshot
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+    if not new:
+        taken = project.snapshot().snapshot
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.executescript("INSERT INTO t VALUES (2)")
+    (project.root / "data/d").write_text("changed")
+    content = path.read_bytes()
+    with _locked(path, content):
+        assert [skip.what for skip in project.rollback(taken).skipped] == [str(path)]
+        assert (project.root / "data/d").read_text() == "d"
+        assert path.read_bytes() == content
+        assert project.recover() == []
+    assert project.rollback(taken).skipped == ()
 
 
 def _give_away(project: Project) -> None:
