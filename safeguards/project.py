@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,9 +48,20 @@ def find_project(asked: str | None, environ: Mapping[str, str], store: str | Non
         store: What ``--store`` named, else None.
 
     Raises:
-        WrongUsage: The folder does not exist and has no store, is a link now, or is a whole
-            system or home.
+        WrongUsage: The folder does not exist and has no store, is a link now, may not be looked
+            into, or is a whole system or home.
     """
+    project = _find(asked, environ, store)
+    if project.is_dir() and not os.access(project, os.R_OK | os.X_OK):
+        raise WrongUsage(
+            f"the project {project} may not be looked into: its mode is "
+            f"{stat.S_IMODE(project.stat().st_mode):04o}",
+            hint=f"chmod u+rwx {shlex.quote(str(project))}, then run the same command again",
+        )
+    return _refuse_whole_homes(project, environ, store)
+
+
+def _find(asked: str | None, environ: Mapping[str, str], store: str | None) -> Path:
     if asked is not None:
         project = Path(os.path.realpath(os.path.expanduser(asked)))
         _refuse_new_link(Path(os.path.abspath(os.path.expanduser(asked))), environ, store)
@@ -58,29 +70,31 @@ def find_project(asked: str | None, environ: Mapping[str, str], store: str | Non
             raise WrongUsage(
                 f"the project {project} {what}", hint="correct it: guard --project DIR …"
             )
-        return _refuse_whole_homes(project, environ, store)
+        return project
     here = current_folder(environ)
     for folder in (here, *here.parents):
         if _is_marked(folder) or _has_past(folder, environ, store):
-            return _refuse_whole_homes(folder, environ, store)
+            return folder
     if not here.is_dir() and not _is_known(here, environ, store):
         raise WrongUsage(
             f"the current folder {here} does not exist any more",
             hint="name the project: guard --project DIR …",
         )
-    return _refuse_whole_homes(here, environ, store)
+    return here
 
 
 def configuration_file(project: Path) -> Path | None:
     """Return the file that configures guard for a project, or None."""
-    if (project / CONFIGURATION).is_file():
+    if os.path.isfile(project / CONFIGURATION):
         return project / CONFIGURATION
     return project / _PYPROJECT if _has_tool_table(project) else None
 
 
 def _is_marked(folder: Path) -> bool:
     return (
-        (folder / CONFIGURATION).is_file() or (folder / ".git").exists() or _has_tool_table(folder)
+        os.path.isfile(folder / CONFIGURATION)
+        or os.path.exists(folder / ".git")
+        or _has_tool_table(folder)
     )
 
 

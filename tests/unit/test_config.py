@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safeguards.config import Config
 from safeguards.discovery.surveying import survey
 from safeguards.errors import WrongUsage
 from safeguards.project import current_folder, find_project
+from unprivileged import IS_ROOT, as_nobody, give_away
 
 
 def write(project: Path, text: str, name: str = "guard.toml") -> Path:
@@ -197,6 +199,30 @@ def test_homes_and_roots_are_no_projects(tmp_path: Path, monkeypatch: pytest.Mon
         find_project(None, {"HOME": str(home)})
     write(home, "")
     assert find_project(None, {"HOME": str(home)}) == home
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o644, 0o300])
+def test_a_project_that_may_not_be_looked_into(mode: int) -> None:
+    """With the command that opens it: its configuration must not look absent."""
+    with tempfile.TemporaryDirectory() as base:
+        project = Path(base).resolve() / "my project"
+        project.mkdir()
+        (project / "guard.toml").touch()
+        if IS_ROOT:
+            project.parent.chmod(0o755)
+            give_away([project])
+        project.chmod(mode)
+
+        def look() -> str:
+            with pytest.raises(WrongUsage) as refused:
+                find_project(str(project), {})
+            return f"{refused.value}\n{refused.value.hint}"
+
+        assert as_nobody(look).split("\n") == [
+            f"the project {project} may not be looked into: its mode is {mode:04o}",
+            f"chmod u+rwx '{project}', then run the same command again",
+        ]
+        project.chmod(0o700)
 
 
 def test_a_current_folder_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
