@@ -28,8 +28,13 @@ _ODD_NAMES = (
 _LOGS = (b"-wal", b"-journal", b"-shm")
 _REFUSED = {b".", b"..", b".git", *LEFT_OUT}
 _CONTENTS = (b"", b"a", b"same\n", b"SAME\n", b"x" * 4096, b"\0" * 5000, b"y" * 70_000, b"\xff\0\n")
-_TIMES_NS = (0, 1, -1, -2_000_000_001, 1_700_000_000_123_456_789, 4_102_444_800_000_000_007)
-"""The epoch, before it (from 1969 and before), the past, and far in the future."""
+_TIMES_NS = (
+    0, 1, -1, -2_000_000_001, 1_700_000_000_123_456_789, 4_102_444_800_000_000_007,
+    13_569_465_600_000_000_009,
+)  # fmt: skip
+"""The epoch, before it (from 1969 and before), the past, far in the future, the year 2400."""
+_FROM_S, _TO_S = -(2**31), 2**34 - 2**31
+"""What ext4 can hold, in seconds: 1901 to 2446."""
 _MODES = (0o644, 0o755, 0o600, 0o444, 0o000, 0o7777, 0o1777, 0o2755, 0o4711, 0o500, 0o070, 0o400)
 
 
@@ -103,7 +108,7 @@ def names() -> st.SearchStrategy[bytes]:
 def steps(acts: Sequence[Act], most: int) -> st.SearchStrategy[list[Step]]:
     """Lists of steps that do what `acts` lists."""
     number = st.integers(0, 40)
-    times = st.one_of(st.sampled_from(_TIMES_NS), st.integers(-(2**31) * 10**9, 2**33 * 10**9))
+    times = st.one_of(st.sampled_from(_TIMES_NS), st.integers(_FROM_S * 10**9, _TO_S * 10**9 - 1))
     modes = st.one_of(st.sampled_from(_MODES), st.integers(0, 0o7777))
     # By number: hypothesis writes the elements of a sample down whenever it shows a strategy.
     known = st.integers(0, len(_CONTENTS) - 1).map(_known_content)
@@ -242,7 +247,7 @@ def _database(root: bytes, step: Step) -> None:
     try:
         db.execute(f"PRAGMA journal_mode = {'wal' if step.one % 3 == 2 else 'delete'}")
         db.execute("CREATE TABLE IF NOT EXISTS t (a, b)")
-        rows = [(step.mtime_ns, step.content)] * 3
+        rows = [(step.mtime_ns % 2**62, step.content)] * 3
         db.executemany("INSERT INTO t VALUES (?, ?)", rows)
         db.commit()
         if step.two % 4 == 0:

@@ -16,13 +16,14 @@ from collections.abc import Iterable, Iterator
 
 from rollback.errors import StoreCorrupt
 from rollback.model import Entry, Kind
+from rollback.times import packed_ns, unpacked_ns
 
 _MAGIC = b"GT1\n"
-_HEAD = struct.Struct("<BHIIqQHHI")
+_HEAD = struct.Struct("<BHIIQQHHI")
 _LENGTHS = struct.Struct("<HHI")
 _LENGTHS_AT = _HEAD.size - _LENGTHS.size
 _REFERRING = (Kind.FILE, Kind.DIRECTORY)
-_INODE = struct.Struct("<QQq")
+_INODE = struct.Struct("<QQQ")
 _XATTR = struct.Struct("<HI")
 _KINDS = {kind.value: kind for kind in Kind}
 _EMPTY: tuple[tuple[bytes, bytes], ...] = ()
@@ -35,8 +36,9 @@ def encode_entry(e: Entry) -> bytes:
     """Return the record of one entry."""
     xattrs = b"" if not e.xattrs else encode_xattrs(e.xattrs)
     head = _HEAD.pack(
-        e.kind, e.mode, e.uid, e.gid, e.mtime_ns, e.size, len(e.name), len(e.ref), len(xattrs)
-    )
+        e.kind, e.mode, e.uid, e.gid, packed_ns(e.mtime_ns), e.size,
+        len(e.name), len(e.ref), len(xattrs),
+    )  # fmt: skip
     return head + e.name + e.ref + xattrs
 
 
@@ -47,7 +49,7 @@ def decode_entry(record: bytes) -> Entry:
         StoreCorrupt: It is not a record, or its name could leave its directory.
     """
     try:
-        kind, mode, uid, gid, mtime_ns, size, names, refs, attrs = _HEAD.unpack_from(record)
+        kind, mode, uid, gid, mtime, size, names, refs, attrs = _HEAD.unpack_from(record)
         at = _HEAD.size + names
         name, ref = record[_HEAD.size : at], record[at : at + refs]
         xattrs = _decode_xattrs(record[at + refs :]) if attrs else _EMPTY
@@ -55,7 +57,7 @@ def decode_entry(record: bytes) -> Entry:
             raise _corrupt("a record has another length than it says")
         if b"/" in name or b"\0" in name or name in (b"", b".", b".."):
             raise _corrupt(f"the name {name!r} is not allowed")
-        return Entry(name, _KINDS[kind], mode, uid, gid, mtime_ns, size, ref, xattrs)
+        return Entry(name, _KINDS[kind], mode, uid, gid, unpacked_ns(mtime), size, ref, xattrs)
     except (struct.error, KeyError) as error:
         raise _corrupt(str(error)) from error
 
@@ -127,7 +129,7 @@ def tree_id(content: bytes) -> bytes:
 
 def inode_id(info: os.stat_result) -> bytes:
     """Return the id of a file that is kept by its inode: SHA-256 of inode, size and mtime."""
-    head = b"inode\0" + _INODE.pack(info.st_ino, info.st_size, info.st_mtime_ns)
+    head = b"inode\0" + _INODE.pack(info.st_ino, info.st_size, packed_ns(info.st_mtime_ns))
     return hashlib.sha256(head).digest()
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rollback.errors import StoreCorrupt
 from rollback.model import Entry, Kind
 from rollback.store.codec import EMPTY_TREE, decode_tree, encode_tree, tree_id
+from rollback.times import EARLIEST_NS, LATEST_NS
 
 _NAMES = st.binary(min_size=1, max_size=255).filter(
     lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
@@ -23,7 +24,7 @@ _ENTRIES = st.builds(
     mode=st.integers(0, 0o7777),
     uid=st.integers(0, 2**32 - 1),
     gid=st.integers(0, 2**32 - 1),
-    mtime_ns=st.integers(-(2**63), 2**63 - 1),
+    mtime_ns=st.integers(EARLIEST_NS, LATEST_NS),
     size=st.integers(0, 2**64 - 1),
     ref=st.binary(max_size=100),
     xattrs=_XATTRS.map(tuple),
