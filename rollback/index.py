@@ -14,27 +14,20 @@ import os
 import re
 import sqlite3
 import stat
-import struct
-import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from rollback.listing import NO_CTIME, SIGNATURE, Xattrs, sign
 from rollback.model import Category, Entry, Kind
 from rollback.store.catalog import storable
-from rollback.store.codec import encode_xattrs, record_name
+from rollback.store.codec import record_name
+from rollback.times import nearest_ns
 
-_SIGNATURE = struct.Struct("<IIIQQq")
-_PART = re.compile(rb"(([^\0]+)\0.{%d})" % _SIGNATURE.size, re.DOTALL)
-NO_CTIME = -1
-"""Stands for a ctime that is not compared: that of a folder.
-
-That of a file that is kept by a link is negative: guard itself changes it, see `refresh_links`.
-"""
+_PART = re.compile(rb"(([^\0]+)\0.{%d})" % SIGNATURE.size, re.DOTALL)
 _RACY = -2
 _FETCHED_AT_ONCE = 30_000
 
-Xattrs = tuple[tuple[bytes, bytes], ...]
 Row = tuple[bytes, bytes, bytes, bytes, str]
 """Tree, signatures, ctimes, trees of the subfolders, notes."""
 
@@ -82,8 +75,19 @@ class Folder:
         self.infos, self.children, self.xattrs, self.fresh, self.linked = {}, {}, {}, {}, set()
         self.ctimes, self.touched = array("q"), set()
 
-    def recognise(self, row: Row | None, read_records: Callable[[bytes], list[bytes]]) -> None:
-        """Carry over what the index knows and what did not change; subfolders are left open."""
+    def recognise(
+        self,
+        row: Row | None,
+        read_records: Callable[[bytes], list[bytes]],
+        info: Callable[[int], os.stat_result],
+    ) -> None:
+        """Carry over what the index knows and what did not change; subfolders are left open.
+
+        Args:
+            row: What the index knows of the folder.
+            read_records: Returns the records of a tree.
+            info: Returns the stat result of a name.
+        """
         known = {} if row is None else _known(row, read_records)
         records, ctimes = self.records, self.ctimes
         for index, part in enumerate(self.parts):
@@ -102,7 +106,7 @@ class Folder:
                 self.fresh[index] = None
             records.append(record)
         self.gone = [record for _, record in known.values()]
-        self.infos = {n: self.infos[n] for n in (*self.fresh, *self.children)}
+        self.infos = {n: info(n) for n in (*self.fresh, *self.children)}
 
     def vanished(self) -> Iterator[bytes]:
         """Yield the names of subfolders that the index knows and that are no more."""
@@ -249,14 +253,15 @@ def index_row(
     again: set[str] = set()
     for index, entry in folder.fresh.items():
         info = folder.infos[index]
+        ctime_ns = nearest_ns(info.st_ctime_ns)
         parts[index] = sign(folder.names[index], info)
         if entry is None or entry.kind is Kind.UNPROTECTED:
             ctimes[index] = _RACY
             again.add(os.fsdecode(folder.names[index]))
         elif index in folder.linked:
-            ctimes[index] = _RACY if info.st_mtime_ns >= horizon_ns else -info.st_ctime_ns
+            ctimes[index] = _RACY if info.st_mtime_ns >= horizon_ns else -ctime_ns
         else:
-            ctimes[index] = _RACY if info.st_ctime_ns >= horizon_ns else info.st_ctime_ns
+            ctimes[index] = _RACY if ctime_ns >= horizon_ns else ctime_ns
     children = b"".join(
         child if isinstance(child, bytes) else child.tree for child in folder.children.values()
     )
@@ -283,55 +288,18 @@ def refresh_links(db: sqlite3.Connection, root: str, path: bytes, folders: set[b
         ctimes = array("q")
         ctimes.frombytes(row[1])
         for index, (part, name) in enumerate(_PART.findall(row[0])):
-            mode = _SIGNATURE.unpack(part[-_SIGNATURE.size :])[0]
+            mode = SIGNATURE.unpack(part[-SIGNATURE.size :])[0]
             linked = ctimes[index] < _RACY or ctimes[index] == NO_CTIME
             if linked and stat.S_ISREG(mode):
                 with contextlib.suppress(OSError):
                     info = os.lstat(os.path.join(path, folder, name))
                     if sign(name, info) == part:
-                        ctimes[index] = -info.st_ctime_ns
+                        ctimes[index] = -nearest_ns(info.st_ctime_ns)
         if (now := ctimes.tobytes()) != row[1]:
             db.execute(
                 "UPDATE live SET ctimes = ? WHERE root = ? AND folder = ?",
                 (now, storable(root), folder),
             )
-
-
-def sign(name: bytes, info: os.stat_result) -> bytes:
-    """Return the signature of one name that is not a folder."""
-    packed = _SIGNATURE.pack(
-        info.st_mode, info.st_uid, info.st_gid, info.st_ino, info.st_size, info.st_mtime_ns
-    )
-    return name + b"\0" + packed
-
-
-def sign_all(
-    names: list[bytes],
-    infos: list[os.stat_result],
-    folders: list[int],
-    xattrs: dict[int, Xattrs],
-) -> tuple[list[bytes], array[int]]:
-    """Return the signatures of a listing, and apart from them the ctimes.
-
-    Args:
-        names: Sorted names.
-        infos: Their stat results.
-        folders: Which of them are folders: size and ctime of these say nothing.
-        xattrs: Attributes of folders, which no other time would show.
-    """
-    pack = _SIGNATURE.pack
-    parts = [
-        name + b"\0" + pack(i.st_mode, i.st_uid, i.st_gid, i.st_ino, i.st_size, i.st_mtime_ns)
-        for name, i in zip(names, infos, strict=True)
-    ]
-    ctimes = array("q", [i.st_ctime_ns for i in infos])
-    for n in folders:
-        i, found = infos[n], xattrs.get(n)
-        mark = 0 if not found else zlib.crc32(encode_xattrs(found))
-        packed = pack(i.st_mode, i.st_uid, i.st_gid, i.st_ino, mark, i.st_mtime_ns)
-        parts[n] = names[n] + b"\0" + packed
-        ctimes[n] = NO_CTIME
-    return parts, ctimes
 
 
 def _same_ctimes(known: bytes, now: array[int]) -> bool:

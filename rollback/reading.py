@@ -15,7 +15,7 @@ from rollback.copying import keep_file
 from rollback.durable import sync_folder
 from rollback.failpoints import reach
 from rollback.folders import FolderCache, cached, split
-from rollback.index import Xattrs
+from rollback.listing import Xattrs
 from rollback.model import Kind
 from rollback.store.blobs import file_path
 from rollback.store.catalog import BlobKind, Place

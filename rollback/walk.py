@@ -14,27 +14,20 @@ import json
 import os
 import re
 import stat
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from rollback.errors import CaptureFailed, StoreCorrupt
 from rollback.folders import FOLDER, cached, join, open_folder, split
-from rollback.index import (
-    Folder,
-    LiveIndex,
-    Notes,
-    Row,
-    Xattrs,
-    agrees,
-    sign_all,
-)
+from rollback.index import Folder, LiveIndex, Notes, Row, agrees
+from rollback.listing import Listing, Xattrs, find_lister
 from rollback.model import Entry, Kind, Skip
 from rollback.parallel import cores
 from rollback.resources.base import Root
 from rollback.scout import Scout, far_half
 from rollback.store.blobs import BlobReader
+from rollback.times import kept_ns
 
 SIDE_SUFFIXES = (b"-wal", b"-shm", b"-journal")
 _SIDE_FILE = re.compile(b"-(?:wal|shm|journal)\0")
@@ -42,7 +35,6 @@ _NOTHING: frozenset[bytes] = frozenset()
 SQLITE_MAGIC = b"SQLite format 3\0"
 RACY_NS = 20_000_000
 """Files younger than this at the walk are read again next time: more than a kernel tick."""
-_CODING = sys.getfilesystemencoding()
 _SHUT = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR}
 """What a folder that may not be opened answers; anything else is a failure of the system."""
 _SPECIAL = {
@@ -144,6 +136,7 @@ class Walker:
         self.flush = flush
         self.batch = batch
         self.found = Walked()
+        self._lister = find_lister()
         self.horizon_ns = time.time_ns() - RACY_NS
         self._pending: list[Folder] = []
         self._unresolved = 0
@@ -191,54 +184,51 @@ class Walker:
         return survey.entered
 
     def _walk(self, fd: int, path: bytes) -> bytes | Folder:
-        names, infos = self._list(fd, path)
+        listing = self._list(fd, path)
         children: dict[int, bytes | Folder] = {}
         xattrs: dict[int, Xattrs] = {}
-        is_folder = stat.S_ISDIR
-        folders = [n for n, info in enumerate(infos) if is_folder(info.st_mode)]
-        for n in folders:
-            child = self._enter(fd, path, names[n])
+        for n in listing.folders:
+            child = self._enter(fd, path, listing.names[n])
             if child is not None:
                 children[n], found = child
                 if found:
                     xattrs[n] = found
         row = self.index.row(path)
-        parts, ctimes = sign_all(names, infos, folders, xattrs)
-        if row is not None and agrees(row, parts, ctimes):
+        listing.settle(xattrs)
+        if row is not None and agrees(row, listing.parts, listing.ctimes):
             ids = [c for c in children.values() if isinstance(c, bytes)]
             if len(ids) == len(children) and b"".join(ids) == row[3]:
                 self._add_notes(path, row[4])
                 return bytes(row[0])
-        folder = Folder(path, names, dict(enumerate(infos)), children, xattrs, parts, ctimes)
-        self._look_into(fd, folder, row)
+        folder = Folder(path, listing.names, {}, children, xattrs, listing.parts, listing.ctimes)
+        self._look_into(fd, folder, row, listing.info)
         self._pending.append(folder)
         if self._unresolved >= self.batch:
             self._flush()
         return folder
 
-    def _list(self, fd: int, path: bytes) -> tuple[list[bytes], list[os.stat_result]]:
-        """Return the names in a folder that belong to the root, sorted, with what `lstat` says."""
-        with os.scandir(fd) as items:
-            found = list(items)
-        if not found:
-            return [], []
-        joined = "\0".join([item.name for item in found]).encode(_CODING, "surrogateescape")
-        names = joined.split(b"\0")
-        outside = self._outside(fd, path, names)
-        if outside:
-            kept = [n for n, name in enumerate(names) if name not in outside]
-            names, found = [names[n] for n in kept], [found[n] for n in kept]
-        listing = _look_at(names, found)
-        listing.sort(key=_first)
-        if self.root.find_databases and _SIDE_FILE.search(joined + b"\0"):
-            listing = _without_side_files(fd, listing)
-        infos = [info for _, info in listing]
-        self.found.scanned += len(infos)
-        for n, info in enumerate(infos):
-            if info.st_nlink > 1 and stat.S_ISREG(info.st_mode):
-                one = info.st_dev, info.st_ino
-                self.found.links.setdefault(one, []).append(join(path, listing[n][0]))
-        return [name for name, _ in listing], infos
+    def _list(self, fd: int, path: bytes) -> Listing:
+        """Return what is in a folder and belongs to the root.
+
+        Raises:
+            _Shut: The folder may be listed, but not searched.
+        """
+        names = self._lister.names_in(fd)
+        left_out = self._outside(fd, path, names)
+        if self.root.find_databases and _SIDE_FILE.search(b"\0".join(names) + b"\0"):
+            left_out |= _side_files(fd, names)
+        if left_out:
+            names = [name for name in names if name not in left_out]
+        try:
+            listing = self._lister.look(fd, names)
+        except PermissionError as error:
+            raise _Shut(error.errno, error.strerror) from error
+        self.found.scanned += len(listing.names)
+        for n in listing.shared:
+            info = listing.info(n)
+            paths = self.found.links.setdefault((info.st_dev, info.st_ino), [])
+            paths.append(join(path, listing.names[n]))
+        return listing
 
     def _outside(self, fd: int, path: bytes, names: list[bytes]) -> set[bytes]:
         """Return the names in a folder that do not belong to the root.
@@ -281,14 +271,16 @@ class Walker:
             Skip(shown, f"it cannot be read: {error.strerror}", "give yourself read permission")
         )
 
-    def _look_into(self, fd: int, folder: Folder, row: Row | None) -> None:
+    def _look_into(
+        self, fd: int, folder: Folder, row: Row | None, info_of: Callable[[int], os.stat_result]
+    ) -> None:
         """Fill a folder: what the index knows, what a stat says; regular files stay open."""
         try:
-            folder.recognise(row, self.reader.records)
+            folder.recognise(row, self.reader.records, info_of)
         except StoreCorrupt:
             # Whose tree cannot be read is not known: the folder is read anew.
             row = None
-            folder.recognise(row, self.reader.records)
+            folder.recognise(row, self.reader.records, info_of)
         folder.notes = Notes.of(row)
         for index in folder.fresh:
             name, info = folder.names[index], folder.infos[index]
@@ -342,7 +334,7 @@ def bare(
         stat.S_IMODE(info.st_mode),
         info.st_uid,
         info.st_gid,
-        info.st_mtime_ns,
+        kept_ns(info.st_mtime_ns),
         0 if kind is Kind.DIRECTORY else info.st_size,
         ref,
         xattrs,
@@ -379,26 +371,6 @@ def add_totals(into: dict[str, list[int]], more: dict[str, list[int]]) -> None:
         total[1] += size
 
 
-def _look_at(
-    names: list[bytes], items: list[os.DirEntry[str]]
-) -> list[tuple[bytes, os.stat_result]]:
-    """Return each name with what `lstat` says of it; what is gone by now is left out.
-
-    Raises:
-        _Shut: The folder may be listed, but not searched.
-    """
-    try:
-        return [(n, item.stat(follow_symlinks=False)) for n, item in zip(names, items, strict=True)]
-    except PermissionError as error:
-        raise _Shut(error.errno, error.strerror) from error
-    except FileNotFoundError:
-        listing = []
-        for name, item in zip(names, items, strict=True):
-            with contextlib.suppress(FileNotFoundError):
-                listing.append((name, item.stat(follow_symlinks=False)))
-        return listing
-
-
 def _is_folder(fd: int, name: bytes) -> bool:
     try:
         return stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
@@ -406,27 +378,28 @@ def _is_folder(fd: int, name: bytes) -> bool:
         return True
 
 
-def _first(item: tuple[bytes, os.stat_result]) -> bytes:
-    return item[0]
-
-
-def _without_side_files(
-    fd: int, listing: list[tuple[bytes, os.stat_result]]
-) -> list[tuple[bytes, os.stat_result]]:
-    """Return the listing without the side files of SQLite databases that are in it."""
-    regular = {name for name, info in listing if stat.S_ISREG(info.st_mode)}
+def _side_files(fd: int, names: list[bytes]) -> set[bytes]:
+    """Return which of these are side files of SQLite databases that are among them."""
+    here = set(names)
     bases: dict[bytes, bool] = {}
 
     def is_side(name: bytes) -> bool:
         for suffix in SIDE_SUFFIXES:
             base = name.removesuffix(suffix)
-            if base != name and base in regular and name in regular:
+            if base != name and base in here and _is_regular(fd, name):
                 if base not in bases:
-                    bases[base] = has_sqlite_magic(fd, base)
+                    bases[base] = _is_regular(fd, base) and has_sqlite_magic(fd, base)
                 return bases[base]
         return False
 
-    return [item for item in listing if not is_side(item[0])]
+    return {name for name in names if is_side(name)}
+
+
+def _is_regular(fd: int, name: bytes) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
 
 
 def has_sqlite_magic(fd: int, name: bytes) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import rollback
 from rollback import rescue
+from rollback.listing import find_lister
 from rollback.store import store
 
 NOBODY = 65_534
@@ -73,6 +74,7 @@ def prepare_once() -> None:
             importlib.import_module(module.name)
     for name in ("encodings.ascii", "encodings.idna", "ctypes", "stringprep"):
         importlib.import_module(name)
+    find_lister()
     packed = functools.cache(rescue.build)
     packed(Path(rollback.__file__).parent)
     rescue.build = packed
