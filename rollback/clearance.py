@@ -112,7 +112,9 @@ def _make_room(
     left = room.allow((), ())
     most = left + prune(store, Rules(keep_last=sys.maxsize, max_bytes=0), dry_run=True).freed_bytes
     taker = DatabaseTaker(store, room.writer, store.work(operation.seq), room.spare)
-    for found in find_databases([*databases, *outside(inventory)], settings, newest):
+    for found in find_databases(
+        [*databases, *outside(inventory)], settings, newest, room.writer.distrusted
+    ):
         sizes.append(taker.need(found, most))
     needed = 0
     for size in sorted(sizes):

@@ -11,7 +11,7 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rollback.capture import NO_ROOM, Captured, capture_tree
@@ -122,7 +122,7 @@ class SnapshotTaker:
         if room is None:
             raise AssertionError("roots come first")
         paths = self._databases + outside(inventory)
-        found = find_databases(paths, self.settings, self.newest)
+        found = find_databases(paths, self.settings, self.newest, self.writer.distrusted)
         taker = DatabaseTaker(self.store, self.writer, work, room.spare, careful=self.careful)
         for taken in taker.take_all(found, room.refuse):
             state = taken.state
@@ -189,9 +189,19 @@ def outside(inventory: Inventory) -> list[bytes]:
 
 
 def find_databases(
-    paths: Iterable[bytes], settings: EngineSettings, newest: Snapshot | None
+    paths: Iterable[bytes],
+    settings: EngineSettings,
+    newest: Snapshot | None,
+    distrusted: Container[bytes],
 ) -> list[Found]:
-    """Return databases with what a snapshot has of them, and what it takes to keep them."""
+    """Return databases with what a snapshot has of them, and what it takes to keep them.
+
+    Args:
+        paths: Where they are.
+        settings: Project and command.
+        newest: The newest snapshot.
+        distrusted: Damaged blobs: what a snapshot has of such a database is not built upon.
+    """
     project = os.path.realpath(os.fsencode(settings.project))
     found = []
     for path in dict.fromkeys(paths):
@@ -199,6 +209,8 @@ def find_databases(
         before = None
         if newest is not None:
             before = state_named(newest, resource.resource, resource.name)
+        if before is not None and any(blob in distrusted for blob in blobs_of(before)):
+            before = None
         found.append(Found(resource, before, resource.weigh(before)))
     return found
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -243,7 +246,12 @@ def _tree(project: Project, path: str) -> tuple[Path, int]:
         tree = bytes.fromhex(snapshot.states[0].data["tree"])
         for name in filter(None, path.encode().split(b"/")):
             tree = next(e.ref for e in engine.store.reader.tree(tree) if e.name == name)
-        place = engine.store.reader.place(tree)
+    return _packed(project, tree)
+
+
+def _packed(project: Project, blob: bytes) -> tuple[Path, int]:
+    with project.engine() as engine:
+        place = engine.store.reader.place(blob)
         found = engine.store.catalog.db.execute(
             "SELECT name FROM pack WHERE id = ?", (place.pack,)
         ).fetchone()
@@ -341,6 +349,26 @@ def test_what_is_lost_and_comes_again_is_kept_again(project: Project, path: str)
     with project.engine() as engine:
         engine.prune(keep_last=0, keep_days=0)
     assert _damage(project) == []
+
+
+def test_a_database_is_not_built_upon_what_is_lost_of_it(project: Project) -> None:
+    """Although nothing in it changed: the next snapshot keeps it again, and mends the older."""
+    path = project.root / "runs.db"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+    os.utime(path, ns=(1, 1))
+    time.sleep(0.03)
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    for name in taken.states[-1].data["blobs"]:
+        _shatter(*_packed(project, bytes.fromhex(name)))
+    assert not project.repair()[0].ok
+    again = project.snapshot().snapshot
+    assert _damage(project) == []
+    for snapshot in (taken, again):
+        path.unlink()
+        project.rollback(snapshot)
+        assert_back(before, manifest(project.root))
 
 
 def _loose(project: Project) -> tuple[Path, int]:
