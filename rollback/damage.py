@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from collections.abc import Iterable, Iterator
 
 from rollback.difference import contents
 from rollback.errors import RollbackError, StoreCorrupt
-from rollback.model import Entry, Kind
+from rollback.model import Entry, Kind, Snapshot
 from rollback.plan import TreePlan, show_path
 from rollback.store.blobs import BlobReader, open_blob
 from rollback.store.catalog import BlobKind
@@ -18,7 +19,7 @@ _OFFERED = 8
 
 
 def explain(
-    error: StoreCorrupt, plans: Iterable[TreePlan], reader: BlobReader, project: bytes
+    error: StoreCorrupt, plans: Iterable[TreePlan], reader: BlobReader, snapshot: Snapshot
 ) -> StoreCorrupt:
     """Return the error that names the project's paths, and how to put the rest back.
 
@@ -26,8 +27,9 @@ def explain(
         error: What stopped the preparation of a rollback; nothing was changed.
         plans: What the rollback needs.
         reader: The store.
-        project: Absolute path of the project.
+        snapshot: What was to be put back.
     """
+    project = os.fsencode(snapshot.project)
     lost: list[str] = []
     whole: dict[str, None] = {}
     for plan in plans:
@@ -47,10 +49,8 @@ def explain(
     if intact:
         offered = " ".join(shlex.quote(name) for name in intact[:_OFFERED])
         more = f" … ({len(intact)} in all)" if len(intact) > _OFFERED else ""
-        hint += f"; to put back what is whole: guard rollback --last {offered}{more}"
-    return StoreCorrupt(
-        f"the stored content of {named} is damaged; nothing was changed ({error})", hint=hint
-    )
+        hint += f"; to put back what is whole: guard rollback --to {snapshot.seq} {offered}{more}"
+    return StoreCorrupt(f"the stored content of {named} is damaged; nothing was changed", hint=hint)
 
 
 def damaged_paths(plan: TreePlan, reader: BlobReader) -> list[bytes]:

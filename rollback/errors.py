@@ -121,5 +121,10 @@ class RestoreRefused(RollbackError):
 def damaged(blob: bytes, why: str) -> StoreCorrupt:
     """Return the error that names a damaged blob."""
     return StoreCorrupt(
-        f"blob {blob.hex()[:16]} in the store is damaged: {why}", hint="guard verify --repair"
+        f"{blob_name(blob)} in the store is damaged: {why}", hint="guard verify --repair"
     )
+
+
+def blob_name(blob: bytes) -> str:
+    """Return what messages call a blob."""
+    return f"blob {blob.hex()[:16]}"

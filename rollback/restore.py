@@ -87,8 +87,8 @@ class Restorer:
             raise _before_change(error) from error
         except StoreCorrupt as error:
             preparation.clean()
-            project = os.fsencode(self.work.snapshot.project)
-            raise explain(error, self.work.trees, self.store.reader, project) from error
+            snapshot = self.work.snapshot
+            raise explain(error, self.work.trees, self.store.reader, snapshot) from error
         except BaseException:
             preparation.clean()
             raise

@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 from rollback.bookkeeping import (
     Fault,
@@ -22,12 +23,13 @@ from rollback.bookkeeping import (
     snapshot_faults,
 )
 from rollback.difference import contents
-from rollback.errors import RollbackError, StoreCorrupt, damaged
+from rollback.errors import RollbackError, StoreCorrupt, blob_name, damaged
 from rollback.failpoints import reach
 from rollback.inventory import is_tree, root_from
 from rollback.mending import Bad, Mender
 from rollback.model import Entry, Kind, ResourceState, Snapshot
 from rollback.reports import Damage, VerifyReport
+from rollback.resources.base import Root
 from rollback.resources.git.attest import git_intact
 from rollback.retention import remove_garbage
 from rollback.snapshots import blobs_of, load
@@ -64,7 +66,7 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
             _mend(store, bad, snapshots)
         damage += [
             Damage(
-                f"blob {b.blob.hex()[:16]}: {b.why}",
+                f"{blob_name(b.blob)}: {b.why}",
                 tuple(b.snapshots),
                 tuple(list(b.paths)[:_PATHS_SHOWN]),
                 b.repaired,
@@ -146,7 +148,8 @@ def _read_all(store: Store, progress: Progress | None) -> tuple[dict[bytes, Bad]
             if digest is not None:
                 learned.append((blob, digest))
         except (RollbackError, OSError) as error:
-            bad[blob] = Bad(blob, place.kind, str(error))
+            why = str(error).removeprefix(f"{blob_name(blob)} in the store is damaged: ")
+            bad[blob] = Bad(blob, place.kind, why)
         size += length
     if learned and store.lock.held:
         with store.catalog.transaction() as db:
@@ -182,6 +185,8 @@ def _attribute(store: Store, bad: dict[bytes, Bad], snapshots: list[Snapshot]) -
     asked: set[bytes] = set()
     for snapshot in snapshots:
         for state in snapshot.states:
+            root = cache(partial(root_from, state))  # it knows what an installer wrote down
+            is_touched = partial(_only_touched, store, state, root)
             for blob, path in _needs(store, bad, state):
                 place = None if blob in bad else store.catalog.place(blob)
                 if blob not in bad and place is None:
@@ -190,7 +195,7 @@ def _attribute(store: Store, bad: dict[bytes, Bad], snapshots: list[Snapshot]) -
                     asked.add(blob)
                     if _git_denies(store, blob, path):
                         bad[blob] = Bad(blob, place.kind, "its content is not what git wrote")
-                if blob in bad and _only_touched(store, bad[blob], state, path):
+                if blob in bad and is_touched(bad[blob], path):
                     del bad[blob]
                 if blob in bad:
                     bad[blob].snapshots[snapshot.id] = None
@@ -210,14 +215,16 @@ def _git_denies(store: Store, blob: bytes, path: str) -> bool:
         return False
 
 
-def _only_touched(store: Store, bad: Bad, state: ResourceState, path: str) -> bool:
+def _only_touched(
+    store: Store, state: ResourceState, root: Callable[[], Root], bad: Bad, path: str
+) -> bool:
     """Return whether a linked file holds what its owner wrote, whatever its time says."""
     if bad.kind is not BlobKind.INODE or not is_tree(state):
         return False
     relative = os.fsencode(os.path.relpath(path, state.location))
     try:
         with open(file_path(store.folder, bad.kind, bad.blob), "rb") as file:
-            return root_from(state).intact(relative, file) is True
+            return root().intact(relative, file) is True
     except OSError:
         return False
 

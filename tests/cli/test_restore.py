@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pty
@@ -464,3 +465,26 @@ def test_who_goes_on_with_a_deleted_database_is_named(guard: Guard) -> None:
         assert done.status == 0, done.said
         assert f"restart pid {server.pid} (" in done.out
     assert database.read_bytes() == before
+
+
+def test_what_is_said_of_damage_is_plain_and_its_next_command_right(guard: Guard) -> None:
+    """The path, once; the rest of this very snapshot, not of the newest run's."""
+    content = os.urandom(1_500_000)
+    (guard.project / "big.ckpt").write_bytes(content)
+    assert guard("snapshot").status == 0
+    assert guard("run", "--", "sh", "-c", "echo 3 > params.yaml; rm big.ckpt").status == 0
+    assert guard("run", "--", "sh", "-c", "echo 4 > params.yaml").status == 0
+    name = hashlib.sha256(content).hexdigest()
+    blob = next((guard.project.parent / "store" / "loose").rglob(name))
+    blob.chmod(0o600)
+    blob.write_bytes(b"\0" + content[1:])
+    said = guard("verify")
+    assert said.status == 1, said.said
+    assert f"damaged  blob {name[:16]}: its content does not match its hash\n" in said.out
+    result = guard("rollback", "--to", "1", "--yes")
+    assert result.status == 12, result.said
+    assert "content of big.ckpt is damaged; nothing was changed\n" in result.err
+    command = "guard rollback --to 1 params.yaml"
+    assert command in result.err
+    assert guard(*command.split()[1:], "--yes").status == 0
+    assert (guard.project / "params.yaml").read_text() == "lr: 0.1\n"

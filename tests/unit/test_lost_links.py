@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +24,7 @@ from rollback.keeping import KeepingResolver
 from rollback.model import Kind, Snapshot
 from rollback.reading import Kept
 from rollback.reports import RestoreOutcome, Selection
+from rollback.resources.python import records
 from wheels import wheel
 
 UV = shutil.which("uv")
@@ -384,6 +388,37 @@ def test_a_link_that_is_missing_in_the_store_is_still_damage(project: Path) -> N
     with pytest.raises(StoreCorrupt):
         put_back(settings(project), snapshot)
     assert not (project / "data.csv").exists()
+
+
+def test_verify_reads_what_an_installer_wrote_down_once(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each link whose time differs: a store that was copied has thousands of them."""
+    folder = source(project).parent
+    for number in range(20):
+        (folder / f"m{number}.py").write_text(f"{number}\n")
+    record = next(folder.parent.glob("tiny-1.0.dist-info/RECORD"))
+    with record.open("a") as file:
+        for path in folder.glob("m*.py"):
+            digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest())
+            file.write(f"tiny/{path.name},sha256={digest.decode().rstrip('=')},2\n")
+    take(settings(project))
+    take(settings(project))
+    links = [p for p in (project.parent / "store" / "links").rglob("*") if p.is_file()]
+    assert len(links) > 20
+    for path in links:
+        os.utime(path, ns=(1, 1))
+    read: list[bytes] = []
+
+    def counted(site: bytes, ask: Callable[[bytes], Iterator[Any]] = records.records) -> Any:
+        read.append(site)
+        return ask(site)
+
+    monkeypatch.setattr(records, "records", counted)
+    with Engine(settings(project)) as engine:
+        report = engine.verify(repair=False)
+    assert report.ok, report.damage
+    assert 1 <= len(read) <= 2
 
 
 @pytest.mark.parametrize("mode", ["full", "auto", "sample"])
