@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
+from rollback.durable import sync_beside
 from rollback.errors import damaged
 from rollback.folders import cached, join, open_folder, split
 from rollback.metadata import make_special, set_metadata
@@ -26,6 +27,7 @@ FORK_FILES = 600
 FORK_BYTES = 48 << 20
 _FILE_COST = 60_000
 _BATCH = 20_000
+_WORTH_A_SYNC = 64 << 20
 
 
 Choose = Callable[[bytes, Entry], bool]
@@ -59,6 +61,8 @@ class TreeBuilder:
         self._jobs: list[FileJob] = []
         self._folders: list[tuple[bytes, Entry]] = []
         self._writing: tuple[Workers[list[FileJob], Built], list[FileJob]] | None = None
+        self._behind: Future[None] | None = None
+        self._synced = 0
         self._fd = open_root(target)
 
     def __enter__(self) -> Self:
@@ -133,6 +137,8 @@ class TreeBuilder:
         """Begin to write the planned files; many are written by processes of their own."""
         self._wait()
         jobs, self._jobs = self._jobs, []
+        if jobs and self.built.size - self._synced >= _WORTH_A_SYNC:
+            self._sync_behind()
         large = [job for job in jobs if job.entry.size >= SMALL and not job.link]
         small = [job for job in jobs if job.entry.size < SMALL or job.link]
         sizes = [0 if job.link else job.entry.size for job in small]
@@ -141,7 +147,7 @@ class TreeBuilder:
         parts = [[small[i] for i in run] for run in runs]
         apart = len(parts) > 1
         self._writing = (
-            Workers(self._write_apart if apart else self._write, parts, apart=apart),
+            Workers(self._write_apart, parts, apart=apart, here=self._write),
             large,
         )
 
@@ -155,6 +161,18 @@ class TreeBuilder:
         for built in workers.results():
             self.built.add(built)
         self._writing = None
+
+    def _sync_behind(self) -> None:
+        """Let the disk write what is there while more is added: the sync at the end is shorter."""
+        self._wait_for_disk()
+        self._synced = self.built.size
+        self._behind = sync_beside([self.target])
+
+    def _wait_for_disk(self) -> None:
+        """Wait for the sync that was begun: whoever syncs later may not be told of its errors."""
+        behind, self._behind = self._behind, None
+        if behind is not None:
+            behind.result()
 
     def _write(self, _number: int, jobs: list[FileJob]) -> Built:
         return write_files(self.reader, self.target, jobs, self.linking, prove=self.prove)
@@ -184,6 +202,7 @@ class TreeBuilder:
     def finish(self) -> None:
         """Write what is still planned, then set the metadata of folders, deepest first."""
         self.write()
+        self._wait_for_disk()
         with cached(self._fd) as folders:
             for path, entry in reversed(self._folders):
                 folder, name = split(path)

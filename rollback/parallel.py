@@ -7,6 +7,7 @@ thread does not. Nothing is shared but the file system.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import pickle
@@ -19,6 +20,8 @@ from rollback.failpoints import reach
 
 _PDEATHSIG = 1
 _WHOLE = b"."
+_NO_PROCESS = {errno.EAGAIN, errno.ENOMEM}
+"""What fork(2) answers where a limit is reached, of the user or of the container."""
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
@@ -35,18 +38,29 @@ class Workers(Generic[_Job, _Result]):
         work: Its result has to be picklable where it runs apart.
         jobs: One a process.
         apart: Whether each runs in a process of its own, at once; else all run here, when the
-            results are asked for.
+            results are asked for. So do those for which the system has no process.
+        here: What is done in this process in place of `work`, where that is another thing.
     """
 
     def __init__(
-        self, work: Callable[[int, _Job], _Result], jobs: Sequence[_Job], *, apart: bool
+        self,
+        work: Callable[[int, _Job], _Result],
+        jobs: Sequence[_Job],
+        *,
+        apart: bool,
+        here: Callable[[int, _Job], _Result] | None = None,
     ) -> None:
-        self._work = work
-        self._here = [] if apart else list(jobs)
+        self._here = here or work
+        self._rest = list(enumerate(jobs))
         self._children: list[Forked[_Result]] = []
         try:
-            for number, job in enumerate(jobs if apart else ()):
-                self._children.append(Forked(work, number, job))
+            while apart and self._rest:
+                self._children.append(Forked(work, *self._rest[0]))
+                self._rest.pop(0)
+        except OSError as error:
+            if error.errno not in _NO_PROCESS:
+                self.abandon()
+                raise
         except BaseException:
             self.abandon()
             raise
@@ -63,7 +77,7 @@ class Workers(Generic[_Job, _Result]):
             apart = [child.result() for child in self._children]
         finally:
             self.abandon()
-        return apart or [self._work(number, job) for number, job in enumerate(self._here)]
+        return apart + [self._here(number, job) for number, job in self._rest]
 
     def abandon(self) -> None:
         """End what still runs; nothing is asked of it any more."""
