@@ -22,7 +22,7 @@ from rollback.listing import NO_CTIME, SIGNATURE, Xattrs, sign
 from rollback.model import Category, Entry, Kind
 from rollback.store.catalog import storable
 from rollback.store.codec import record_name
-from rollback.times import nearest_ns
+from rollback.times import coarse_ns, nearest_ns
 
 _PART = re.compile(rb"(([^\0]+)\0.{%d})" % SIGNATURE.size, re.DOTALL)
 _RACY = -2
@@ -240,14 +240,19 @@ def _known(
     return found
 
 
+def _is_young(ns: int, horizon_ns: int) -> bool:
+    """Return whether a file could change and keep its time."""
+    return ns + coarse_ns(ns) >= horizon_ns
+
+
 def index_row(
     root: str, folder: Folder, horizon_ns: int
 ) -> tuple[str, bytes, bytes, bytes, bytes, bytes, str]:
     """Return the row by which the index will know a folder that was built.
 
     Of files kept by their inode the age is that of the mtime: they were linked just now. What is
-    younger than `horizon_ns` will be read again. Elsewhere the ctime alone
-    tells the age: nobody can set it, while an mtime may lie in any century.
+    younger than `horizon_ns`, as finely as its time is kept, will be read again. Elsewhere the
+    ctime alone tells the age: nobody can set it, while an mtime may lie in any century.
     """
     parts, ctimes = folder.parts, folder.ctimes
     again: set[str] = set()
@@ -259,9 +264,9 @@ def index_row(
             ctimes[index] = _RACY
             again.add(os.fsdecode(folder.names[index]))
         elif index in folder.linked:
-            ctimes[index] = _RACY if info.st_mtime_ns >= horizon_ns else -ctime_ns
+            ctimes[index] = _RACY if _is_young(info.st_mtime_ns, horizon_ns) else -ctime_ns
         else:
-            ctimes[index] = _RACY if ctime_ns >= horizon_ns else ctime_ns
+            ctimes[index] = _RACY if _is_young(ctime_ns, horizon_ns) else ctime_ns
     children = b"".join(
         child if isinstance(child, bytes) else child.tree for child in folder.children.values()
     )

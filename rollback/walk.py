@@ -27,14 +27,12 @@ from rollback.parallel import cores
 from rollback.resources.base import Root
 from rollback.scout import Scout, far_half
 from rollback.store.blobs import BlobReader
-from rollback.times import kept_ns
+from rollback.times import TICK_NS, kept_ns
 
 SIDE_SUFFIXES = (b"-wal", b"-shm", b"-journal")
 _SIDE_FILE = re.compile(b"-(?:wal|shm|journal)\0")
 _NOTHING: frozenset[bytes] = frozenset()
 SQLITE_MAGIC = b"SQLite format 3\0"
-RACY_NS = 20_000_000
-"""Files younger than this at the walk are read again next time: more than a kernel tick."""
 _SHUT = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR}
 """What a folder that may not be opened answers; anything else is a failure of the system."""
 _SPECIAL = {
@@ -137,7 +135,7 @@ class Walker:
         self.batch = batch
         self.found = Walked()
         self._lister = find_lister()
-        self.horizon_ns = time.time_ns() - RACY_NS
+        self.horizon_ns = time.time_ns() - TICK_NS
         self._pending: list[Folder] = []
         self._unresolved = 0
         self._nested: dict[bytes, frozenset[bytes]] = {}

@@ -13,11 +13,9 @@ from collections.abc import Iterator
 
 from rollback.resources.sqlite.holders import SIDE_FILES
 from rollback.resources.sqlite.record import HEADER_BYTES, Image, Metadata, Signature
+from rollback.times import TICK_NS, coarse_ns
 
 MAGIC = b"SQLite format 3\0"
-GRANULARITY_NS = 20_000_000
-"""A file younger than this could be written again without its times telling."""
-
 CHUNK = 1 << 20
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -245,12 +243,18 @@ def image_of(path: str) -> Image:
         os.close(fd)
 
 
-def is_settled(signature: Signature) -> bool:
-    """Whether a later write would show in the signature."""
+def settles_in(signature: Signature) -> float:
+    """Return after how many seconds a later write would show in the signature; 0 for now."""
     # Only a time close to now could come again: a later write never gets one of the far future.
     now = time.time_ns()
     times = (moment for values in signature.values() for moment in values[1:3])
-    return all(abs(now - moment) > GRANULARITY_NS for moment in times)
+    rest = [TICK_NS + coarse_ns(moment) - abs(now - moment) for moment in times]
+    return max(0, *rest) / 1e9
+
+
+def is_settled(signature: Signature) -> bool:
+    """Whether a later write would show in the signature."""
+    return not settles_in(signature)
 
 
 def _open_folder(path: bytes, *, create: bool) -> int:

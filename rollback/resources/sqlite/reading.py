@@ -28,11 +28,18 @@ from typing import IO, Protocol, cast
 from rollback.model import Skip
 from rollback.resources.sqlite import connection as sql
 from rollback.resources.sqlite.connection import Blocked, NotReadable
-from rollback.resources.sqlite.files import Files, Reading, image_of, is_settled, is_sqlite
+from rollback.resources.sqlite.files import (
+    Files,
+    Reading,
+    image_of,
+    is_settled,
+    is_sqlite,
+    settles_in,
+)
 from rollback.resources.sqlite.holders import describe, holders
 from rollback.resources.sqlite.record import Metadata, Mode, Record, Side, Signature
 
-_SETTLE_S = 0.025
+_SETTLE_S = 0.005
 _RETRY_S = 0.05
 _BACKUP_PAGES = 1000
 
@@ -305,8 +312,8 @@ class Reader:
     def _settled_signature(self) -> Signature | None:
         """Return a signature in which a later write shows; None while somebody writes."""
         signature = self.files.signature()
-        if not is_settled(signature):
-            time.sleep(_SETTLE_S)
+        if rest_s := settles_in(signature):
+            time.sleep(rest_s + _SETTLE_S)
             signature = self.files.signature()
         return signature if is_settled(signature) else None
 
