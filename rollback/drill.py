@@ -295,15 +295,8 @@ class Drill:
         None where there is no room for that.
         """
         load = self.store.reader.tree
-        wanted: dict[bytes, Entry] = {}
-        proven = bytes.fromhex(str(known["tree"]))
-        if proven != target.tree and self.store.catalog.place(proven) is not None:
-            for pair in Comparison(self.store.reader.records, expand=True).compare(
-                proven, target.tree
-            ):
-                if pair.new is not None and pair.new.kind is Kind.FILE:
-                    wanted[pair.path] = pair.new
-        elif proven != target.tree:
+        wanted = self._new_since(bytes.fromhex(str(known["tree"])), target.tree)
+        if wanted is None:
             return self._full(target, place, part) if self._has_room(target, None, part) else None
         names = [os.fsencode(name) for name in known["sample"]]  # type: ignore[attr-defined]
         for path in random.Random(self.snapshot.id).sample(names, min(len(names), 16)):  # noqa: S311
@@ -321,6 +314,19 @@ class Drill:
         part.estimate_s = max(whole_s, time.monotonic() - started)
         part.bound_s = part.estimate_s * SAFETY
         return {**known, "tree": target.tree.hex()}
+
+    def _new_since(self, proven: bytes, tree: bytes) -> dict[bytes, Entry] | None:
+        """Return the files that a tree has and a rehearsed one had not; None where that is lost."""
+        if proven == tree:
+            return {}
+        if self.store.catalog.place(proven) is None:
+            return None
+        try:
+            pairs = list(Comparison(self.store.reader.records, expand=True).compare(proven, tree))
+        except StoreCorrupt:  # of either: where it is the new one, its own rehearsal says so
+            return None
+        new = ((pair.path, pair.new) for pair in pairs)
+        return {path: entry for path, entry in new if entry and entry.kind is Kind.FILE}
 
     def _stratified(self, target: TreeTarget, place: bytes, part: Part) -> None:
         """Rebuild a sample of each size class; the whole is its mean times the number."""

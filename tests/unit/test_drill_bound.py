@@ -21,3 +21,22 @@ def test_what_changes_in_every_run_makes_no_rollback_slower(tmp_path: Path) -> N
         bounds.append(report.bound_s)
         (project.root / "last.ckpt").write_bytes(os.urandom(300_000))
     assert max(bounds) < 10
+
+
+def test_damage_of_what_was_rehearsed_before_blocks_no_later_snapshot(tmp_path: Path) -> None:
+    """What is known of an older state only saves time: where it is lost, all is rehearsed."""
+    project = Project(tmp_path.resolve())
+    (project.root / "model").write_text("old")
+    old = project.snapshot().snapshot
+    with project.engine() as engine:
+        assert engine.drill(old).passed
+    packs = set((project.store / "packs").iterdir())
+    (project.root / "model").write_text("new")
+    new = project.snapshot().snapshot
+    for pack in packs:
+        pack.unlink()
+    with project.engine() as engine:
+        report = engine.drill(new)
+        assert report.passed, report.failures
+        assert report.files == 1
+        assert not engine.drill(old).passed
