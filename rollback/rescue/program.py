@@ -29,6 +29,7 @@ from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
 from rollback.repairing import repair_store
 from rollback.reports import RestorePlan, Selection, VerifyReport
+from rollback.store.placement import has_lost_marker
 
 _STATUS = {
     NothingToDo: 10,
@@ -221,6 +222,6 @@ def _projects(store: Path, *, lost: bool) -> list[str]:
         store: Its folder.
         lost: Whether the documents beside the catalog may be asked where that cannot be read.
     """
-    if not (store / "STORE").exists():
+    if not (store / "STORE").exists() and not has_lost_marker(store):
         raise NothingToDo(f"{store} is not a guard store", hint="name it with --store DIR")
     return list(projects_of(store, documents=lost))

@@ -102,19 +102,44 @@ def prepare(path: Path) -> None:
 
 
 def mend_marker(path: Path) -> bool:
-    """Write the marker of a store anew where it is that of no version; return whether it was."""
+    """Write the marker of a store anew where it is gone or that of no version.
+
+    Returns:
+        Whether it was.
+    """
     marker = path / "STORE"
     try:
-        found = marker.read_bytes()
-        with open(path / "catalog.db", "rb") as catalog:
-            ours = catalog.read(len(_SQLITE)) == _SQLITE
-        if not ours or _fits(found) or _ANY_FORMAT.fullmatch(found):
+        if not _has_past(path):
             return False
-        marker.unlink()
+        if marker.exists():
+            found = marker.read_bytes()
+            if _fits(found) or _ANY_FORMAT.fullmatch(found):
+                return False
+        marker.unlink(missing_ok=True)
         _mark(path)
     except OSError:
         return False
     return True
+
+
+def has_lost_marker(path: Path) -> bool:
+    """Return whether a folder is a store whose marker is gone."""
+    try:
+        return not (path / "STORE").exists() and _has_past(path)
+    except OSError:
+        return False
+
+
+def _has_past(path: Path) -> bool:
+    """Return whether a folder has what only a store has: the marker comes before any of it."""
+    documents = path / "snapshots"
+    if documents.is_dir() and any(documents.glob("*.json")):
+        return True
+    catalog = path / "catalog.db"
+    if not catalog.is_file() or not (path / "packs").is_dir():
+        return False
+    with open(catalog, "rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
 
 
 def _spread_out(folder: Path) -> None:

@@ -55,14 +55,20 @@ class Store:
 
     Raises:
         NothingToDo: It does not exist and shall not be made.
+        StoreCorrupt: Its marker is gone.
         StoreUnusable: It cannot be used here.
         CatalogCorrupt: Its catalog cannot be read.
     """
 
     def __init__(self, path: Path, *, create: bool) -> None:
+        if placement.has_lost_marker(path):
+            raise StoreCorrupt(
+                f"the marker of the store is gone: {path / 'STORE'}", hint="guard verify --repair"
+            )
         if not create and not (path / "STORE").exists():
+            state = "is not a guard store" if path.exists() else "does not exist"
             raise NothingToDo(
-                f"there is no snapshot yet: {path} does not exist",
+                f"there is no snapshot yet: {path} {state}",
                 hint="guard run -- COMMAND takes the first one",
             )
         placement.prepare(path)

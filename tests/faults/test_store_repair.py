@@ -16,7 +16,7 @@ import pytest
 from driving import Project
 from gitrepo import repository
 from manifest import assert_back, manifest
-from rollback.errors import CatalogCorrupt, StoreUnusable
+from rollback.errors import CatalogCorrupt, NothingToDo, StoreCorrupt, StoreUnusable
 from rollback.reports import Selection
 
 
@@ -299,6 +299,34 @@ def test_a_damaged_tree_that_is_lost_stops_nothing_else(project: Project, folder
     with project.engine() as engine:
         engine.prune(keep_last=0, keep_days=0)
     assert _damage(project) == []
+
+
+def test_a_store_without_its_marker_is_no_new_one(project: Project) -> None:
+    """Nothing says that there was no snapshot, and `--repair` makes the marker again."""
+    snapshot = project.snapshot().snapshot
+    built = manifest(project.root)
+    (project.store / "STORE").unlink()
+    for create in (False, True):
+        with pytest.raises(StoreCorrupt, match="marker of the store is gone") as caught:
+            project.engine(create=create)
+        assert caught.value.hint == "guard verify --repair"
+    report, said = project.repair()
+    assert report.ok
+    assert said == ["the marker of the store was made again"]
+    shutil.rmtree(project.root)
+    project.rollback(snapshot)
+    assert_back(built, manifest(project.root))
+
+
+def test_a_folder_that_is_no_store_is_called_so(project: Project) -> None:
+    """It does exist, and nothing is made in it."""
+    project.store.mkdir()
+    (project.store / "catalog.db").write_text("somebody's own")
+    with pytest.raises(NothingToDo, match="is not a guard store"):
+        project.engine(create=False)
+    with pytest.raises(StoreUnusable, match="not empty"):
+        project.engine()
+    assert sorted(os.listdir(project.store)) == ["catalog.db"]
 
 
 def test_a_flipped_bit_in_the_marker_or_the_key(project: Project) -> None:
