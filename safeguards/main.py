@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import click
 from checks.errors import CheckError
 from rollback.errors import RollbackError
 from safeguards.cli import Root, UnknownVerb
-from safeguards.errors import GuardError, Interrupted, WrongUsage
+from safeguards.errors import GuardError, Interrupted, OutputFailed, WrongUsage
 from safeguards.exits import INTERNAL, exit_status
 from safeguards.output import Answer, Problem
 from safeguards.session import Session
@@ -65,6 +66,9 @@ def execute(session: Session, arguments: Sequence[str]) -> int:
     session.terminal.name = f"guard {session.verb}".strip()
     try:
         session.terminal.present(answer, to_stderr=session.verb == "run")
+    except OutputFailed as error:
+        answer = _told_elsewhere(answer, error)
+        session.terminal.present(answer, to_stderr=True)
     except Exception as error:  # noqa: BLE001 - a renderer's own failure is guard's failure
         answer = _answer_for(session, error)
         with contextlib.suppress(OSError):
@@ -85,6 +89,17 @@ def _invoke(session: Session, words: list[str]) -> Answer | None:
         problem = Problem(WrongUsage.code, "the command line was refused", "see: guard --help")
         return Answer(session.verb, None, end.exit_code, (problem,))
     return result if isinstance(result, Answer) else None
+
+
+def _told_elsewhere(answer: Answer, error: OutputFailed) -> Answer:
+    """Return an answer that goes to standard error: who waits for it on the other has none."""
+    problem = Problem(error.code, str(error), error.hint)
+    return dataclasses.replace(
+        answer,
+        exit_code=answer.exit_code or error.exit_code,
+        problems=(*answer.problems, problem),
+        partial=answer.partial or not answer.exit_code,
+    )
 
 
 def _answer_for(session: Session, error: BaseException) -> Answer:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from safeguards.errors import OutputFailed
+
 SCHEMA_VERSION = 1
 PROGRESS_AFTER_S = 0.5
 _PROGRESS_EVERY_S = 0.1
@@ -318,7 +320,7 @@ def write(stream: TextIO | None, text: str) -> None:
     """Write a text and a newline; a closed stream or a reader that went away is no error.
 
     Raises:
-        OSError: Standard output takes no more (a full disk); standard error is left silently.
+        OutputFailed: Standard output takes no more (a full disk); standard error is left silently.
     """
     if stream is None:
         return
@@ -333,7 +335,11 @@ def write(stream: TextIO | None, text: str) -> None:
             os.close(null)
         gone = isinstance(error, (BrokenPipeError, ValueError))
         if stream is sys.stdout and not gone:
-            raise
+            why = getattr(error, "strerror", None) or str(error)
+            raise OutputFailed(
+                f"standard output cannot be written: {why}",
+                hint="make room, or send the output elsewhere",
+            ) from error
 
 
 def one_line(text: str) -> str:

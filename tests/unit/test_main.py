@@ -14,6 +14,7 @@ from checks.errors import DeclarationError
 from rollback.errors import NoSpace, RestoreIncomplete, StoreBusy, StoreCorrupt
 from safeguards import main
 from safeguards.errors import ChecksFailed, TargetRefused
+from safeguards.output import Answer
 from safeguards.session import Session
 
 Raise = Callable[[BaseException], None]
@@ -57,6 +58,23 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Raise:
         monkeypatch.setattr(main, "_invoke", invoke)
 
     return arm
+
+
+@pytest.mark.parametrize(("done", "status"), [(0, "partial"), (1, "error")])
+def test_an_answer_that_standard_output_does_not_take_goes_to_the_other(
+    done: int, status: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was done is said, whatever became of the disk that its report was to lie on."""
+    answer = Answer("log", None, done)
+    monkeypatch.setattr(main, "_invoke", lambda _session, _words: answer)
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main.execute(Session(), ["--json", "log"]) == (done or 125)
+    told = json.loads(capsys.readouterr().err)
+    assert (told["status"], told["exit_code"]) == (status, done or 125)
+    (problem,) = told["errors"]
+    assert problem["code"] == "output_failed"
+    assert problem["message"] == "standard output cannot be written: No space left on device"
 
 
 @pytest.mark.parametrize(("request_", "status"), REQUESTS, ids=lambda value: type(value).__name__)
