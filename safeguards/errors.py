@@ -25,12 +25,6 @@ class GuardError(Exception):
         self.hint = hint
 
 
-class OutputFailed(GuardError):
-    """Standard output takes no more: what was done is done, and has to be told elsewhere."""
-
-    code: ClassVar[str] = "output_failed"
-
-
 class WrongUsage(GuardError):
     """The command line or the configuration cannot be understood."""
 

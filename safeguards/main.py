@@ -15,9 +15,9 @@ import click
 from checks.errors import CheckError
 from rollback.errors import RollbackError
 from safeguards.cli import Root, UnknownVerb
-from safeguards.errors import GuardError, Interrupted, OutputFailed, WrongUsage
+from safeguards.errors import GuardError, Interrupted, WrongUsage
 from safeguards.exits import INTERNAL, exit_status
-from safeguards.output import Answer, Problem
+from safeguards.output import Answer, OutputFailed, Problem
 from safeguards.session import Session
 
 
@@ -96,7 +96,7 @@ def _told_elsewhere(answer: Answer, error: OutputFailed) -> Answer:
     problem = Problem(error.code, str(error), error.hint)
     return dataclasses.replace(
         answer,
-        exit_code=answer.exit_code or error.exit_code,
+        exit_code=answer.exit_code or INTERNAL,
         problems=(*answer.problems, problem),
         partial=answer.partial or not answer.exit_code,
     )
@@ -104,7 +104,7 @@ def _told_elsewhere(answer: Answer, error: OutputFailed) -> Answer:
 
 def _answer_for(session: Session, error: BaseException) -> Answer:
     verb = session.verb
-    if isinstance(error, (GuardError, RollbackError, CheckError)):
+    if isinstance(error, (GuardError, RollbackError, CheckError, OutputFailed)):
         problem = Problem(error.code, str(error), error.hint)
         return Answer(verb, None, exit_status(error), (problem,))
     if isinstance(error, click.exceptions.NoArgsIsHelpError):

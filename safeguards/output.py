@@ -15,9 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TextIO
-
-from safeguards.errors import OutputFailed
+from typing import Any, ClassVar, TextIO
 
 SCHEMA_VERSION = 1
 PROGRESS_AFTER_S = 0.5
@@ -28,6 +26,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 Progress = Callable[[str, int, int], None]
 """Called with a phase, how much is done, and how much there is (0 where unknown)."""
+
+
+class OutputFailed(Exception):
+    """Standard output takes no more: what was done is done, and has to be told elsewhere."""
+
+    code: ClassVar[str] = "output_failed"
+    hint = "make room, or send the output elsewhere"
 
 
 class Verbosity(enum.IntEnum):
@@ -336,10 +341,7 @@ def write(stream: TextIO | None, text: str) -> None:
         gone = isinstance(error, (BrokenPipeError, ValueError))
         if stream is sys.stdout and not gone:
             why = getattr(error, "strerror", None) or str(error)
-            raise OutputFailed(
-                f"standard output cannot be written: {why}",
-                hint="make room, or send the output elsewhere",
-            ) from error
+            raise OutputFailed(f"standard output cannot be written: {why}") from error
 
 
 def one_line(text: str) -> str:
