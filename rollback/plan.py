@@ -182,7 +182,12 @@ def steps_of(plan: TreePlan, project: bytes) -> list[Step]:
             add("remove", path + b"/", 0, "folder")
     for path, entry in plan.folders:
         inside = [e for _, e in contents(load, entry.ref, path) if e.kind is Kind.FILE]
-        add("create", path + b"/", sum(e.size for e in inside), f"{len(inside)} files")
+        add(
+            "create",
+            path + b"/",
+            sum(e.size for e in inside),
+            f"{len(inside):,} file{'s' * (len(inside) != 1)}",
+        )
     for path, _ in plan.makes:
         add("create", path + b"/", 0, "folder")
     for path, entry in plan.places + plan.specials:

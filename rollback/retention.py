@@ -159,7 +159,7 @@ def _sort(
         elif last is not None and normal[snapshot.project] <= last:
             keep.append((snapshot, f"one of the last {last}"))
         elif days is not None and age_s < days * _DAY_S:
-            keep.append((snapshot, f"younger than {days:g} days"))
+            keep.append((snapshot, f"younger than {days:g} day{'s' * (days != 1)}"))
         else:
             go.append(snapshot)
     return keep, go

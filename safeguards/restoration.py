@@ -47,6 +47,7 @@ class Restoration:
         revert: Pushed commits that are undone by a commit, None for none.
         revert_commit: The commit that reverts what was pushed, empty for none.
         interrupted: Whether somebody asked guard to end before all probes had been run.
+        partial: Whether only chosen paths or categories are put back.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class Restoration:
     revert: PushedCommits | None = None
     revert_commit: str = ""
     interrupted: bool = False
+    partial: bool = False
 
     @property
     def within_budget(self) -> bool | None:
@@ -91,7 +93,12 @@ def planned(plan: RestorePlan, kind: str, budget_s: float) -> Restoration:
         plan.steps,
         plan.unrestorable,
         budget_s,
+        partial=_is_partial(plan),
     )
+
+
+def _is_partial(plan: RestorePlan) -> bool:
+    return bool(plan.selection.paths or plan.selection.categories)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +164,7 @@ def put_back(engine: Engine, plan: RestorePlan, kind: str, around: Around) -> Re
         unchecked=outcome.unchecked,
         problems=tuple(services.problems),
         interrupted=interrupted,
+        partial=before.partial,
     )
 
 
@@ -173,7 +181,8 @@ def not_restored(done: Restoration) -> str:
     """Return one sentence about what is not as it was, although the rest is."""
     number, first = len(done.unrestorable), done.unrestorable[0]
     more = f" (and {number - 1} more)" if number > 1 else ""
-    return f"everything is back except {first.what}{more}: {first.why}"
+    rest = "what was chosen" if done.partial else "everything"
+    return f"{rest} is back except {first.what}{more}: {first.why}"
 
 
 def end_leftovers(processes: Iterable[Process]) -> list[str]:

@@ -93,24 +93,46 @@ def summary(operation: Operation) -> str:
     return one_line(str(data.get("label") or ""))
 
 
+def outcome(operation: Operation) -> list[tuple[str, str]]:
+    """Return how a run ended, what it changed and what it is called, as rows of two cells."""
+    data = operation.data
+    ending = _ending(operation) + (", rolled back" if data.get("rolled_back") else "")
+    rows = [("ended", ending)] if ending else []
+    if changed := _changed(data, counted=True):
+        rows.append(("changed", changed))
+    if data.get("label"):
+        rows.append(("label", one_line(str(data["label"]))))
+    return rows
+
+
 def _run(operation: Operation) -> str:
     data = operation.data
-    parts = [command_line(data.get("command", ()), _COMMAND_WIDTH)]
-    status = data.get("child_exit")
-    if isinstance(status, int):
-        parts.append(f"exit {status}")
-    elif operation.state in {"failed", "interrupted"}:
-        parts.append("not started" if not data.get("child") else operation.state)
-    changed, changes = data.get("changed"), data.get("changes")
-    if isinstance(changed, Mapping) and changed_text(changed) != "nothing":
-        parts.append(changed_text(changed))
-    elif isinstance(changes, Mapping) and any(changes.values()) and changed is None:
-        parts.append(", ".join(f"{number} {name}" for name, number in changes.items() if number))
+    parts = [command_line(data.get("command", ()), _COMMAND_WIDTH), _ending(operation)]
+    parts.append(_changed(data, counted=False))
     if data.get("rolled_back"):
         parts.append("rolled back")
     if data.get("label"):
         parts.append(one_line(repr(data["label"])))
-    return " · ".join(parts)
+    return " · ".join(part for part in parts if part)
+
+
+def _ending(operation: Operation) -> str:
+    status = operation.data.get("child_exit")
+    if isinstance(status, int):
+        return f"exit {status}"
+    if operation.state in {"failed", "interrupted"}:
+        return "not started" if not operation.data.get("child") else operation.state
+    return ""
+
+
+def _changed(data: Mapping[str, Any], *, counted: bool) -> str:
+    changed, changes = data.get("changed"), data.get("changes")
+    if isinstance(changed, Mapping):
+        told = changed_text(changed, counted=counted)
+        return "" if told == "nothing" else told
+    if isinstance(changes, Mapping) and any(changes.values()):
+        return ", ".join(f"{number} {name}" for name, number in changes.items() if number)
+    return ""
 
 
 def _drill(drill: Any) -> str:

@@ -54,7 +54,7 @@ def gathered(rows: Iterable[Row]) -> list[Row]:
         if at == len(found):
             found.append(Row(row.action, folder, "", "", 0))
         number = found[at].stands_for + 1
-        found[at] = Row(row.action, folder, "", f"{number:,} objects", number)
+        found[at] = Row(row.action, folder, "", count_text(number, "object"), number)
     return found
 
 

@@ -77,6 +77,8 @@ def _revert_plan(value: Restoration) -> list[str]:
 
 
 def _rest(value: Restoration) -> str:
+    if value.partial:
+        return "the rest of what was chosen" if value.unrestorable else "what was chosen"
     return "everything else" if value.unrestorable else "everything"
 
 

@@ -11,7 +11,7 @@ from rollback.model import Operation, Snapshot
 from safeguards.output import Style, Tone, aligned, one_line
 from safeguards.record import skip_data
 from safeguards.render.diff import MARKS, rows_text, versions_text
-from safeguards.render.log import operation_data, state_of, summary
+from safeguards.render.log import operation_data, outcome, state_of, summary
 from safeguards.render.paths import command_line, short_path
 from safeguards.render.snapshot import skip_lines
 from safeguards.units import bytes_text, count_text, iso_text, moment_text, seconds_text
@@ -72,13 +72,11 @@ def snapshot_data(snapshot: Snapshot) -> dict[str, Any]:
 
 def _operation(operation: Operation, style: Style) -> list[str]:
     data = operation.data
-    rows = [
-        (operation.kind, f"{operation.seq} ({operation.id}), {state_of(operation)}"),
-        ("started", moment_text(operation.started_at)),
-        ("", summary(operation)),
-    ]
+    rows = [(operation.kind, f"{operation.seq} ({operation.id}), {state_of(operation)}")]
     if data.get("command"):
-        rows.insert(1, ("command", command_line(data["command"])))
+        rows.append(("command", command_line(data["command"])))
+    rows.append(("started", moment_text(operation.started_at)))
+    rows += outcome(operation) if operation.kind == "run" else [("", summary(operation))]
     if data.get("error"):
         rows.append(("error", one_line(str(data["error"]))))
     phases = data.get("phases")

@@ -488,3 +488,31 @@ def test_what_is_said_of_damage_is_plain_and_its_next_command_right(guard: Guard
     assert command in result.err
     assert guard(*command.split()[1:], "--yes").status == 0
     assert (guard.project / "params.yaml").read_text() == "lr: 0.1\n"
+
+
+def test_nothing_to_put_back_speaks_of_what_was_asked(spoilt: Guard) -> None:
+    """A part that is as it was says nothing of the rest, which differs."""
+    for part in (("train.py",), ("--only", "code", "train.py")):
+        for last in ("--dry-run", "--yes"):
+            said = spoilt("rollback", "--last", *part, last)
+            assert said.status == 0, said.said
+            assert "nothing to put back: what was chosen is as in snapshot 1" in said.out
+    assert spoilt("rollback", "--last", "--yes").status == 0
+    assert "everything is as in snapshot 1" in spoilt("rollback", "--last", "--dry-run").out
+
+
+def test_show_says_each_thing_once(guard: Guard) -> None:
+    """The command whole, and what came of it in words; one of anything is not called many."""
+    (guard.project / "one").mkdir()
+    (guard.project / "one" / "file").write_text("x")
+    script = "rm -r one; echo bad > params.yaml; exit 3"
+    assert guard("run", "--label", "try", "--", "sh", "-c", script).status == 3
+    said = guard("show", "1").out
+    assert said.count("sh -c") == 1
+    lines = [line.split(None, 1) for line in said.splitlines()[:6]]
+    assert ["ended", "exit 3"] in lines
+    assert ["changed", "2 files (1 modified, 1 deleted)"] in lines
+    assert ["label", "try"] in lines
+    plan = guard("rollback", "--last", "--dry-run").out
+    assert "one/" in plan
+    assert "1 file\n" in plan
