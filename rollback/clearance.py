@@ -25,6 +25,9 @@ from rollback.store.codec import EMPTY_TREE
 from rollback.store.store import Store
 from rollback.store.writer import BlobWriter
 
+_WORTH_A_TRY = 64 << 10
+"""Bytes of content; for less, a snapshot is not tried once more."""
+
 
 class Wanted(NamedTuple):
     """What to take: everything in an inventory, as what, under which label."""
@@ -67,19 +70,30 @@ def take_snapshot(
             raise
         _forget(store, operation)
         removed = ()
-    for bare in (False, True):
+    most = sys.maxsize
+    while True:
         upkeep = 0 if taker.room is None else taker.room.upkeep
         taker = SnapshotTaker(store, settings, operation, newest())
-        taker.upkeep, taker.careful, taker.bare = upkeep, not removed, bare
+        taker.upkeep, taker.careful, taker.most = upkeep, not removed, most
         try:
             report = taker.take(wanted.inventory, kind=wanted.kind, label=wanted.label)
         except NoSpace:
-            if bare:
+            if not most:
                 raise
             _forget(store, operation)
+            most = _less(most, taker.room)
         else:
             return replace(report, removed=removed)
-    raise AssertionError("the last try raises")
+
+
+def _less(most: int, room: Room | None) -> int:
+    """Return how much content to keep at the most where there was no room for more.
+
+    Half of it, then a quarter: how much there is, no system tells whose quota it is. In the end
+    nothing, and all is named.
+    """
+    half = 0 if room is None else min(most, room.asked) // 2
+    return half if half >= _WORTH_A_TRY else 0
 
 
 def _forget(store: Store, operation: Operation) -> None:

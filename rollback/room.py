@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from rollback.capture import Job
@@ -53,6 +54,9 @@ class Room:
         upkeep: Bytes that are counted besides content; what an earlier try found is counted from
             the beginning.
         closed: Whether there is none for any content.
+        most: So many bytes of content are kept at the most: an earlier try failed with more,
+            although the disk said that it had them (quotas of users are told by nobody).
+        asked: Bytes of content that came up.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class Room:
     ) -> None:
         self.upkeep = 0
         self.closed = False
+        self.most = sys.maxsize
+        self.asked = 0
         self.store = store
         self.writer = writer
         self._used = store.used()
@@ -82,6 +88,7 @@ class Room:
             Crowded: One of them would fit, were there no old snapshots.
         """
         self._files += len(jobs)
+        self.asked += sum(sizes)
         self._counted += _ROW * len(jobs)
         folders = {id(job.folder): job.folder for job in jobs}
         for folder in folders.values():
@@ -92,7 +99,7 @@ class Room:
             return 0
         journal = min(self._catalog, JOURNAL * self._files)
         disk = self.store.free() - self._margin - self.upkeep - journal
-        quota = self._quota - self.writer.new_bytes - self.upkeep
+        quota = min(self._quota - self.upkeep, self.most) - self.writer.new_bytes
         left = max(0, min(quota, disk))
         if self._forgetful and any(left < end <= left + self._used for end in _ends(sizes)):
             raise Crowded
@@ -102,10 +109,12 @@ class Room:
         """Return how many bytes may still be kept of a database, what its pages need included."""
         if self.closed:
             return 0
+        self.asked += weight.most
         upkeep = self.upkeep + UPKEEP * self.writer.added
         disk = self.store.free() - self._margin - upkeep
         disk -= written_beside(weight, self._catalog)
-        return max(0, min(self._quota - self.writer.new_bytes - upkeep, disk))
+        quota = min(self._quota - upkeep, self.most) - self.writer.new_bytes
+        return max(0, min(quota, disk))
 
     def refuse(self, missing: int) -> None:
         """Hear that a database does not fit.

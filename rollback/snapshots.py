@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shlex
+import sys
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -49,8 +50,8 @@ class SnapshotTaker:
         room: What there is room for.
         upkeep: What an earlier try found to be needed besides content.
         careful: Whether an earlier try met a full disk.
-        bare: Whether earlier tries found no room even for what is written besides content: nothing
-            new is kept then, and the index stays as it is; what changed will be read again.
+        most: So many bytes of content are kept at the most, because an earlier try found no room
+            for more. With none, the index stays as it is, too; what changed will be read again.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class SnapshotTaker:
         self.room: Room | None = None
         self.upkeep = 0
         self.careful = False
-        self.bare = False
+        self.most = sys.maxsize
         self.store = store
         self.settings = settings
         self.operation = operation
@@ -107,10 +108,10 @@ class SnapshotTaker:
         room = self.room = Room(
             self.store, self.settings.max_store_bytes, self.writer, forgetful=self.forgetful
         )
-        room.upkeep, room.closed = self.upkeep, self.bare
+        room.upkeep, room.most, room.closed = self.upkeep, self.most, not self.most
         for root in roots:
             resolver = KeepingResolver(root, self.writer, work, room.allow)
-            found = capture_tree(root, self.store.reader, resolver, update_index=not self.bare)
+            found = capture_tree(root, self.store.reader, resolver, update_index=not room.closed)
             self.states.append(tree_state(found))
             self.skips += gather(found.skipped, found.root)
             for category, (files, size) in found.totals.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from driving import Project, scratch_project
+from faults.unkept import unkept_files
 from manifest import assert_back, differences, manifest
 from rollback import failpoints
 from rollback.errors import NoSpace
@@ -120,6 +121,32 @@ def test_many_small_files_on_a_disk_that_is_nearly_full(
             assert len(differing) == len(named), differing
         with project.engine() as engine:
             assert engine.verify(repair=False).ok
+
+
+def test_a_quota_that_the_disk_does_not_tell_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a user shows when it is reached (EDQUOT): what fits is kept, the rest named."""
+    with mounted(tmp_path / "disk", 80) as disk, scratch_project() as project:
+        project.store = disk / "store"
+        monkeypatch.setattr("rollback.store.store.Store.free", lambda _: 1 << 40)
+        for number in range(8):
+            (project.root / f"{number}.ckpt").write_bytes(bytes([number]) * (8 << 20))
+            (project.root / f"{number}.txt").write_text(f"{number}")
+        before = manifest(project.root)
+        report = project.snapshot()
+        with project.engine() as engine:
+            unkept = set(unkept_files(engine))
+        assert 0 < len(unkept) < 8
+        assert all(path.endswith(b".ckpt") for path in unkept)
+        for path in project.root.iterdir():
+            path.write_text("spoilt")
+        named = {skip.what for skip in project.rollback(report.snapshot).skipped}
+        assert named == {str(project.root / os.fsdecode(path)) for path in unkept}
+        now = manifest(project.root)
+        for name in unkept:
+            del before[name], now[name]
+        assert_back(before, now)
 
 
 def test_a_disk_that_others_fill_during_the_rehearsal(
