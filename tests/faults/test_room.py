@@ -127,7 +127,7 @@ def test_a_quota_that_the_disk_does_not_tell_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That of a user shows when it is reached (EDQUOT): what fits is kept, the rest named."""
-    with mounted(tmp_path / "disk", 80) as disk, scratch_project() as project:
+    with mounted(tmp_path / "disk", 56) as disk, scratch_project() as project:
         project.store = disk / "store"
         monkeypatch.setattr("rollback.store.store.Store.free", lambda _: 1 << 40)
         for number in range(8):
