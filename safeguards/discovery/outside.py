@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from rollback.model import Skip
 from safeguards.config import Config
 from safeguards.discovery import dvc, servers
+from safeguards.discovery.links import links_out
 from safeguards.discovery.tracking import artifact_locations, is_sqlite
 from safeguards.discovery.variables import (
     ARTIFACT_ROOTS,
@@ -77,7 +78,12 @@ def outside(config: Config, environ: Mapping[str, str]) -> Outside:
     for database in list(found.databases):
         for uri in artifact_locations(database):
             found.artifacts(uri, database.name)
-    return found.result()
+    result = found.result()
+    also = [Path(os.path.realpath(path)) for path in config.also]
+    left_out = (*config.exclude, *config.watch)
+    project = Path(os.path.realpath(config.project))
+    leading = links_out(project, left_out, (*also, *result.folders), result.databases)
+    return replace(result, skips=(*result.skips, *leading))
 
 
 class _Finder:

@@ -122,6 +122,42 @@ def test_databases_and_folders_outside_are_found(tmp_path: Path) -> None:
     assert [skip.what for skip in found.skips] == ["artifacts in s3://bucket/x"]
 
 
+def test_what_links_lead_to_is_named(tmp_path: Path) -> None:
+    """Data and checkpoints on another disk: nobody else says that they are not put back."""
+    project, disk = tmp_path / "project", tmp_path / "disk"
+    for folder in (project / "models", project / "src", disk / "data", disk / "env", disk / "runs"):
+        folder.mkdir(parents=True)
+    (disk / "env/pyvenv.cfg").touch()
+    (disk / "best.ckpt").touch()
+    (project / "data").symlink_to("../disk/data")
+    (project / "models/best").symlink_to(disk / "best.ckpt")
+    (project / "models/runs").symlink_to(disk / "runs")
+    (project / ".venv").symlink_to(disk / "env")
+    (project / "inner").symlink_to("src")
+    (project / "dangling").symlink_to("nothing")
+    environ = {"HOME": str(tmp_path / "home")}
+
+    def named(config: Config) -> list[str]:
+        return [skip.what for skip in outside(config, environ).skips]
+
+    data, best, runs = (
+        f"{disk}/data (data)", f"{disk}/best.ckpt (models/best)", f"{disk}/runs (models/runs)"
+    )  # fmt: skip
+    assert named(Config(project)) == [data, best, runs]
+    assert f'also = ["{disk}/data"]' in outside(Config(project), environ).skips[0].fix
+    assert named(Config(project, also=(disk / "data",))) == [best, runs]
+    assert named(Config(project, exclude=("models/",))) == [data]
+    assert named(Config(project, watch=("data",))) == [best, runs]
+    assert named(Config(project, also=(disk,))) == []
+    for number in range(4):
+        (project / f"models/{number}").symlink_to(disk / "best.ckpt")
+    assert named(Config(project))[1:] == [
+        f"{disk}/best.ckpt (models/0)",
+        f"{disk}/best.ckpt (models/1)",
+        "what 4 more links lead to (models/2)",
+    ]
+
+
 @pytest.mark.parametrize("place", ["local", "project", "user"])
 def test_a_dvc_cache_outside_is_named(tmp_path: Path, place: str) -> None:
     """Nobody knows how large it is, so it is said and not copied; until the configuration does."""
