@@ -237,11 +237,22 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True)
 class PruneReport:
-    """Which snapshots were removed and what that freed."""
+    """Which snapshots were removed and what that freed.
+
+    Attributes:
+        removed: Those that went.
+        for_room: Those of them that went because the store was too large.
+        kept: Those that stay, with the reason.
+        freed_bytes: What the store takes less.
+        excess_bytes: What it takes more than it should, all the same; 0 for nothing.
+        dry_run: Whether nothing was removed.
+    """
 
     removed: tuple[Snapshot, ...]
+    for_room: tuple[Snapshot, ...]
     kept: tuple[tuple[Snapshot, str], ...]
     freed_bytes: int
+    excess_bytes: int
     dry_run: bool
 
 

@@ -62,6 +62,7 @@ def prune(store: Store, rules: Rules, *, dry_run: bool) -> PruneReport:
         protected = _protected(store, snapshots)
         keep, go = _sort(snapshots, protected, rules)
         before = store.used()
+        crowded: list[Snapshot] = []
         with contextlib.suppress(_DryRun), store.catalog.transaction():
             sweeper = _Sweeper(store)
             for snapshot in go:
@@ -72,7 +73,7 @@ def prune(store: Store, rules: Rules, *, dry_run: bool) -> PruneReport:
                 if oldest is None:
                     break
                 keep = [(s, why) for s, why in keep if s is not oldest]
-                go.append(oldest)
+                crowded.append(oldest)
                 sweeper.delete(oldest)
             sweeper.finish()
             if dry_run:
@@ -88,7 +89,10 @@ def prune(store: Store, rules: Rules, *, dry_run: bool) -> PruneReport:
             except NoSpace:
                 store.clean(0)  # what is dead in them stays until there is room
             remove_garbage(store)
-        return PruneReport(tuple(go), tuple(keep), sweeper.freed, dry_run)
+        limit = before if rules.max_bytes is None else rules.max_bytes
+        excess = max(0, sweeper.remaining(before) - limit)
+        gone, room = (*go, *crowded), tuple(crowded)
+        return PruneReport(gone, room, tuple(keep), sweeper.freed, excess, dry_run)
     finally:
         store.lock.release()
 

@@ -19,6 +19,7 @@ from safeguards.narration import Narrator, how_it_ended
 from safeguards.output import Answer, Problem, one_line
 from safeguards.preload import preload
 from safeguards.record import RunRecord
+from safeguards.render.snapshot import made_room
 from safeguards.restoration import Around, boot, end_leftovers, not_restored, put_back
 from safeguards.session import Session
 from safeguards.supervisor import (
@@ -30,6 +31,7 @@ from safeguards.supervisor import (
     reraise_interrupt,
     supervise,
 )
+from safeguards.units import count_text
 
 if TYPE_CHECKING:
     from rollback.engine import Engine
@@ -246,8 +248,11 @@ class Attempts:
         except (RollbackError, OSError) as error:
             self._note_failure("old snapshots were not removed", error)
             return
-        if report.removed:
-            self.terminal.detail(f"removed {len(report.removed)} old snapshots")
+        for line in made_room(report.for_room):
+            self.terminal.warn(line)
+        if len(report.removed) > len(report.for_room):
+            number = len(report.removed) - len(report.for_room)
+            self.terminal.detail(f"removed {count_text(number, 'old snapshot')}")
 
     def _problem(self, code: str, message: str, hint: str) -> None:
         self.problems.append(Problem(code, message, hint))

@@ -72,7 +72,7 @@ class Narrator:
             f"{report.snapshot.seq}: {', '.join(parts)}, {bytes_text(size)}"
             f" in {seconds_text(report.elapsed_s)} ({bytes_text(report.new_bytes)} new)",
         )
-        for line in made_room(report):
+        for line in made_room(report.removed):
             self.terminal.warn(line)
         skips = self.record.skipped
         for skip in skips[:_MOST_SKIPS]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rollback.model import Category, Skip
+from rollback.model import Category, Skip, Snapshot
 from rollback.reports import SnapshotReport
 from safeguards.output import Style, Tone, aligned, one_line
 from safeguards.record import skip_data
@@ -30,17 +30,17 @@ def as_text(value: Taken, style: Style) -> list[str]:
     return [
         f"snapshot {snapshot.seq} ({snapshot.id[:8]}){name} taken in {took}, {new} new",
         *category_lines(report.categories),
-        *(style.paint(f"  {line}", Tone.WARN) for line in made_room(report)),
+        *(style.paint(f"  {line}", Tone.WARN) for line in made_room(report.removed)),
         *skip_lines(value.skips, style),
     ]
 
 
-def made_room(report: SnapshotReport) -> list[str]:
+def made_room(removed: Sequence[Snapshot]) -> list[str]:
     """Return what went for a snapshot to have room, a sentence or none."""
-    if not report.removed:
+    if not removed:
         return []
-    numbers = ", ".join(str(snapshot.seq) for snapshot in report.removed)
-    what = count_text(len(report.removed), "old snapshot")
+    numbers = ", ".join(str(snapshot.seq) for snapshot in removed)
+    what = count_text(len(removed), "old snapshot")
     return [f"removed {what} to make room ({numbers}): raise max_store to keep more"]
 
 

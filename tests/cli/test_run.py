@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -434,3 +435,22 @@ def test_old_snapshots_that_make_room_are_named(guard: Guard) -> None:
     assert "removed 1 old snapshot to make room (1)" in run.err, run.said
     assert "quota" not in run.err, run.said
     assert_back(before, guard.roll_back())
+
+
+def test_old_snapshots_that_go_after_a_run_are_named(guard: Guard) -> None:
+    """A store that is too large for its quota shrinks when a run ended; what went is said."""
+    data = guard.project / "weights.bin"
+    for _ in range(3):
+        data.write_bytes(os.urandom(600_000))
+        assert guard("snapshot").status == 0
+    (guard.project / "guard.toml").write_text('[guard]\nmax_store = "1500kB"\n')
+    dry = guard("prune", "--dry-run")
+    assert "would go: the store is too large" in dry.out
+    tight = guard("prune", "--dry-run", "--max-size", "10kB").out
+    assert "too few: what is left has to stay" in tight
+    assert "no rule keeps it" in guard("prune", "--dry-run", "--keep-last", "1").out
+    run = guard("run", "--drill", "off", "--", "true")
+    assert run.status == 0, run.said
+    assert "to make room (1" in run.err, run.said
+    numbers = [int(n) for n in re.findall(r"to make room \(([\d, ]+)\)", run.err)[0].split(", ")]
+    assert all(guard("rollback", "--to", str(n), "--dry-run").status == 10 for n in numbers)
