@@ -108,9 +108,12 @@ class Narrator:
             return
         budget = seconds_text(report.budget_s)
         how = "rehearsed" if report.mode == "full" else "rehearsed in part"
+        # They are the project's own, and can be run on a state that is back alone.
+        number = count_text(len(self.config.probes), "probe")
+        apart = f", {number} apart" if self.config.probes else ""
         self._line(
             "drill",
-            f"a rollback takes {seconds_text(report.bound_s)} at most of {budget}"
+            f"a rollback takes {seconds_text(report.bound_s)} at most of {budget}{apart}"
             f" ({how} in {seconds_text(report.elapsed_s)})",
         )
         for note in report.notes:

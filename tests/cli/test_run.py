@@ -236,6 +236,14 @@ def test_a_drill_over_budget_stops_the_run(guard: Guard) -> None:
     assert "budget" in warned.err
 
 
+def test_the_drill_says_that_probes_come_on_top(guard: Guard) -> None:
+    """They count in a rollback's budget, and nobody can rehearse them."""
+    assert " apart" not in guard("run", "--", "true").err
+    probe = '[[probe]]\nname = "one"\ncommand = "true"\n'
+    (guard.project / "guard.toml").write_text(probe)
+    assert "at most of 5 min, 1 probe apart (rehearsed" in guard("run", "--", "true").err
+
+
 def test_the_timeout(guard: Guard) -> None:
     """124, and the command's tree is ended."""
     result = guard("run", "--timeout", "500ms", "--", "sh", "-c", "sleep 60; true")
