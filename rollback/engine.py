@@ -107,6 +107,12 @@ class Engine(History):
         """Close the store and give its lock back."""
         self.store.close()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether somebody removed the store while it was open: no snapshot is in its place."""
+        names = ("catalog.db", "snapshots")
+        return not any((self.store.path / name).exists() for name in names)
+
     def status(self) -> StoreStatus:
         """Return where the store is, how much is in it, what is at work and what did not finish."""
         kinds = Counter(kind for (kind,) in self._query("SELECT kind FROM snapshot"))

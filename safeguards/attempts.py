@@ -19,6 +19,7 @@ from safeguards.narration import Narrator, how_it_ended
 from safeguards.output import Answer, Problem, one_line
 from safeguards.preload import preload
 from safeguards.record import RunRecord
+from safeguards.render.paths import short_path
 from safeguards.render.snapshot import made_room
 from safeguards.restoration import Around, boot, end_leftovers, not_restored, put_back
 from safeguards.session import Session
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _ACTIONS = ("added", "modified", "deleted", "metadata")
 _INCOMPLETE = 123
+_KEPT_ELSEWHERE = "keep it where the command does not clean up: guard --store DIR run …"
 
 
 class Attempts:
@@ -84,7 +86,8 @@ class Attempts:
             self._close(engine, operation, outcome)
         self.session.last_words.append(lambda: reraise_interrupt(outcome))
         status = outcome.status if self._incomplete is None else _INCOMPLETE
-        rollback = self._rollback_command() if status and not self.record.rolled_back else ""
+        back = status and not self.record.rolled_back and not engine.is_gone
+        rollback = self._rollback_command() if back else ""
         if outcome.status:
             told = f"{self.record.command[0]} {how_it_ended(outcome)}"
             code = str(trouble_of(outcome) or Trouble.COMMAND_FAILED)
@@ -155,6 +158,11 @@ class Attempts:
     def _close(self, engine: Engine, operation: Operation, outcome: Outcome) -> None:
         """End the run's line of the log, say how to get back, and remove old snapshots."""
         try:
+            if engine.is_gone:
+                where = short_path(str(engine.store.path))
+                told = f"the command removed guard's store {where}: there is no way back"
+                self._problem("store_gone", told, _KEPT_ELSEWHERE)
+                return
             if not self.record.rolled_back and self._incomplete is None:
                 self.say.way_back(outcome, self._rollback_command())
             self._escalate(engine)

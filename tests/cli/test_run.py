@@ -389,6 +389,17 @@ def test_a_run_cannot_hide_the_store(
     assert named.status == 10, named.said
 
 
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_run_that_removes_the_store_has_no_way_back(guard: Guard, status: int) -> None:
+    """`git clean -fdx` takes a store in the project along: nothing is promised any more."""
+    store = Path(guard("--json", "status").data()["store"]["path"])
+    result = guard("run", "--", "sh", "-c", f"rm -r '{store}'; rm train.py; exit {status}")
+    assert result.status == status, result.said
+    assert "the command removed guard's store" in result.err
+    assert "there is no way back" in result.err
+    assert "rollback --last" not in result.err
+
+
 def test_an_interrupt_before_the_command(guard: Guard) -> None:
     """Ctrl-C during the snapshot is 130; the log says so and the next run is not blocked."""
     for number in range(4000):
