@@ -41,6 +41,8 @@ class History:
         Raises:
             NothingToDo: There is none, or the prefix fits several.
         """
+        if not reference:
+            raise _nothing("'' fits no snapshot: name one")
         if reference == "last":
             newest = self.newest()
             if newest is None:

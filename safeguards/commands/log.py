@@ -19,4 +19,6 @@ def command(session: Session, limit: int) -> Answer:
 
     config = session.configure(lenient=True)
     with session.open_engine(config, create=False) as engine:
-        return Answer("log", Log(tuple(engine.operations(limit))))
+        operations = engine.operations()
+    shown = tuple(operations[:limit])
+    return Answer("log", Log(shown, len(operations) - len(shown)))

@@ -37,8 +37,7 @@ def command(  # noqa: PLR0913 - one parameter for each option of the contract
     from safeguards.errors import WrongUsage  # noqa: PLC0415
 
     if last == (reference is not None):
-        raise WrongUsage(
-            "name the state to go back to", hint="guard rollback --last, or guard rollback --to ID"
-        )
+        told = "--last and --to name two states" if last else "name the state to go back to"
+        raise WrongUsage(told, hint="guard rollback --last, or guard rollback --to ID")
     wish = restoring.Wish("rollback", reference, only, paths, revert, dry_run, yes)
     return restoring.restore(session, wish)

@@ -24,7 +24,7 @@ def command(session: Session, *, repair: bool) -> Answer:
     left = sum(not damage.repaired for damage in report.damage)
     hint = "guard verify --repair" if not repair else "guard snapshot keeps the present state anew"
     verb_form = "part is" if left == 1 else "parts are"
-    problem = Problem("store_damaged", f"{left} {verb_form} damaged", hint)
+    problem = Problem("store_damaged", f"{left:,} {verb_form} damaged", hint)
     return Answer("verify", report, 1, (problem,), hint if not repair else "guard snapshot")
 
 

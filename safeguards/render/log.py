@@ -23,9 +23,10 @@ _TONES = {
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Operations, newest first."""
+    """Operations, newest first; and how many older ones there are."""
 
     operations: tuple[Operation, ...]
+    older: int = 0
 
 
 def as_text(value: Log, style: Style) -> list[str]:
@@ -36,16 +37,20 @@ def as_text(value: Log, style: Style) -> list[str]:
         (str(o.seq), o.id[:8], moment_text(o.started_at), o.kind, state_of(o), summary(o))
         for o in value.operations
     ]
-    lines = aligned(rows)
-    return [
+    lines = [
         style.paint(line, tone) if (tone := _TONES.get(state_of(operation))) else line
-        for line, operation in zip(lines, value.operations, strict=True)
+        for line, operation in zip(aligned(rows), value.operations, strict=True)
     ]
+    if value.older:
+        everything = len(value.operations) + value.older
+        lines.append(f"and {value.older:,} older: guard log -n {everything}")
+    return lines
 
 
 def as_data(value: Log) -> dict[str, Any]:
     """Return the operations as JSON."""
-    return {"operations": [operation_data(operation) for operation in value.operations]}
+    operations = [operation_data(operation) for operation in value.operations]
+    return {"operations": operations, "older": value.older}
 
 
 def operation_data(operation: Operation) -> dict[str, Any]:

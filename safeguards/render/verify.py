@@ -9,13 +9,19 @@ from safeguards.output import Style, Tone, one_line
 from safeguards.units import bytes_text, count_text, seconds_text
 
 _MOST_PATHS = 5
+_MOST_DAMAGE = 40
 
 
 def as_text(value: VerifyReport, style: Style) -> list[str]:
     """Return what is damaged and what that touches, and how much was read."""
     lines: list[str] = []
-    for damage in value.damage:
+    # What stays damaged is what somebody has to know; what was mended comes after it.
+    told = sorted(value.damage, key=lambda damage: damage.repaired)
+    shown = told if style.verbose else told[:_MOST_DAMAGE]
+    for damage in shown:
         lines += _damage(damage, style)
+    if len(told) > len(shown):
+        lines.append(f"and {len(told) - len(shown):,} more (-v shows all)")
     verdict = style.paint("whole", Tone.GOOD) if value.ok else style.paint("damaged", Tone.BAD)
     lines.append(
         f"the store is {verdict}: {count_text(value.snapshots, 'snapshot')},"

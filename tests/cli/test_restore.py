@@ -516,3 +516,25 @@ def test_show_says_each_thing_once(guard: Guard) -> None:
     plan = guard("rollback", "--last", "--dry-run").out
     assert "one/" in plan
     assert "1 file\n" in plan
+
+
+def test_the_log_and_the_store_are_told_in_bounds(guard: Guard) -> None:
+    """What is left out is counted, with the option that shows it; an empty name is none."""
+    for number in range(50):
+        (guard.project / f"{number}.bin").write_bytes(os.urandom(1_050_000))
+    for _ in range(3):
+        assert guard("snapshot").status == 0
+    assert guard("log", "-n", "1").out.endswith("and 2 older: guard log -n 3\n")
+    assert guard("--json", "log", "-n", "1").data()["older"] == 2
+    assert "older" not in guard("log").out
+    for path in (guard.project.parent / "store" / "loose").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    said = guard("verify")
+    assert "and 10 more (-v shows all)\n" in said.out
+    assert said.out.count("damaged  blob") == 40
+    assert guard("-v", "verify").out.count("damaged  blob") == 50
+    for command in ("show", "drill"):
+        assert "'' fits no snapshot: name one" in guard(command, "").err
+    both = guard("rollback", "--last", "--to", "1")
+    assert (both.status, "--last and --to name two states" in both.err) == (2, True)

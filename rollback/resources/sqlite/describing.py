@@ -116,7 +116,8 @@ def _differences(old: Facts, new: Facts) -> list[str]:
     # The schema's own bookkeeping says less than the revision that follows.
     parts += rows[:_SHOWN]
     if len(rows) > _SHOWN:
-        parts.append(f"rows of {len(rows) - _SHOWN} more tables")
+        more = len(rows) - _SHOWN
+        parts.append(f"rows of {more} more table{'s' * (more != 1)}")
     return [*parts, *_besides_tables(old, new)]
 
 
