@@ -63,13 +63,18 @@ class Session:
         return find_project(self.project_option, self.environ, self.store_option)
 
     def configure(
-        self, options: Mapping[str, Any] | None = None, *, lenient: bool = False
+        self,
+        options: Mapping[str, Any] | None = None,
+        *,
+        lenient: bool = False,
+        warn: bool = True,
     ) -> Config:
         """Return the configuration of the project.
 
         Args:
             options: Dotted key → value of the verb's own options.
-            lenient: Whether a broken file is left aside (with a warning) instead of refused.
+            lenient: Whether a broken file is left aside instead of refused.
+            warn: Whether that is said.
 
         Raises:
             WrongUsage: Something in it is wrong.
@@ -79,7 +84,7 @@ class Session:
         chosen = {"store": self.store_option, **(options or {})}
         read = configuring.load_leniently if lenient else configuring.load
         config = read(self.project(), self.environ, chosen)
-        if config.problem:
+        if config.problem and warn:
             self.terminal.warn(f"the configuration is left aside: {config.problem}")
         return config
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from safeguards.cli import pass_session, verb
-from safeguards.output import Answer, one_line
+from safeguards.output import Answer, Problem, one_line
 from safeguards.session import Session
 
 if TYPE_CHECKING:
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 @pass_session
 def command(session: Session) -> Answer:
     """Show what is protected, what is not and why, and the last run."""
-    config = session.configure()
+    from safeguards.errors import WrongUsage  # noqa: PLC0415 - after --help
+
+    try:
+        config = session.configure()
+    except WrongUsage as error:  # a run that spoils the file must not hide what it left behind
+        overview = _look(session, session.configure(lenient=True, warn=False))
+        problem = Problem(error.code, str(error), error.hint)
+        return Answer("status", overview, error.exit_code, (problem,), overview.next_command)
     overview = _look(session, config)
     return Answer("status", overview, next_command=overview.next_command)
 
@@ -64,8 +71,8 @@ def _look(session: Session, config: Config) -> Overview:
         project=config.project,
         missing=missing,
         config=config,
-        store_path=str(place.path),
-        store_why=place.why,
+        store_path=str(place.path) if store is None else store.path,
+        store_why=place.why if store is None else store.why_here,
         store=store,
         protected=() if inventory is None else Protected.of(inventory, databases or ()),
         skips=() if inventory is None else (*inventory.skipped, *session.skips(config)),

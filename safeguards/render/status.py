@@ -114,6 +114,8 @@ def as_text(value: Overview, style: Style) -> list[str]:
 
 def _config(config: Config) -> str:
     name = "none; guard init writes one" if config.file is None else config.file.name
+    if config.problem:
+        name = "left aside, it is wrong"
     return f"{name} (budget {seconds_text(config.budget_s)}, {config.environment})"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from e2e.guard_command import Guard
@@ -86,3 +88,20 @@ def test_snapshots_and_what_rollbacks_displaced_are_counted_apart(guard: Guard) 
     assert "1 snapshot and 1 of what rollbacks displaced" in guard("status").out
     store = guard("--json", "status").data()["store"]
     assert (store["snapshots"], store["displaced"]) == (1, 1)
+
+
+def test_a_spoilt_configuration_hides_nothing(guard: Guard) -> None:
+    """It is wrong usage, as everywhere; the store and the last run are told all the same."""
+    (guard.project / "guard.toml").write_text(f'[guard]\nstore = "{guard.project.parent / "s"}"\n')
+    moved = replace(guard, env={"GUARD_STORE": ""})
+    assert moved("run", "--", "sh", "-c", "echo oops > guard.toml; exit 1").status == 1
+    result = moved("status")
+    assert result.status == 2, result.said
+    assert "guard.toml" in result.err
+    assert result.said.count("line 1") == 1
+    assert "left aside, it is wrong" in result.out
+    assert str(guard.project.parent / "s") in result.out
+    assert "last run  1" in result.out
+    envelope = json.loads(moved("--json", "status").out)
+    assert (envelope["status"], envelope["errors"][0]["code"]) == ("error", "wrong_usage")
+    assert envelope["data"]["store"]["snapshots"] == 1
