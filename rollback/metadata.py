@@ -11,7 +11,7 @@ from rollback.model import Entry, Kind
 
 AS_OWNER = "root can set it (chown, setfattr); guard runs as the owner of its store alone"
 """The mend where this user cannot set something."""
-_THEIRS = "it is another user's: its mode and time cannot be set"
+THEIRS = "it is another user's: its mode and time cannot be set"
 
 
 def set_metadata(fd: int, entry: Entry, *, fresh: bool = True) -> list[str]:
@@ -32,7 +32,7 @@ def set_metadata(fd: int, entry: Entry, *, fresh: bool = True) -> list[str]:
         try:
             os.chown(fd, entry.uid, entry.gid)
         except PermissionError:
-            notes.append(_owner_stays(entry))
+            notes.append(owner_stays(entry.uid, entry.gid))
     look = entry.xattrs or info.st_mode & 0o70 or not fresh
     notes += _set_xattrs(fd, entry, dict(_xattrs(fd)) if look else {})
     try:
@@ -42,7 +42,7 @@ def set_metadata(fd: int, entry: Entry, *, fresh: bool = True) -> list[str]:
     except PermissionError:
         if os.geteuid() in {0, info.st_uid}:
             raise
-        notes.append(_THEIRS)
+        notes.append(THEIRS)
     return notes
 
 
@@ -104,7 +104,7 @@ def set_special_metadata(parent: int, name: bytes, entry: Entry) -> list[str]:
         try:
             os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         except PermissionError:
-            notes.append(_owner_stays(entry))
+            notes.append(owner_stays(entry.uid, entry.gid))
     times = (entry.mtime_ns, entry.mtime_ns)
     try:
         if entry.kind is not Kind.SYMLINK:
@@ -114,9 +114,10 @@ def set_special_metadata(parent: int, name: bytes, entry: Entry) -> list[str]:
     except PermissionError:
         if os.geteuid() in {0, info.st_uid}:
             raise
-        notes.append(_THEIRS)
+        notes.append(THEIRS)
     return notes
 
 
-def _owner_stays(entry: Entry) -> str:
-    return f"its owner cannot be set to {entry.uid}:{entry.gid}"
+def owner_stays(uid: int, gid: int) -> str:
+    """Return what to say of an owner that this user cannot give."""
+    return f"its owner cannot be set to {uid}:{gid}"

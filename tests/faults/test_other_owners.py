@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,3 +113,36 @@ def test_a_file_of_another_user_that_was_written_in_place_is_named_by_the_undo_t
 
     as_nobody(spoil)
     assert (project.root / "theirs").read_text() == "changed"
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_database_of_another_users_server_is_put_back_and_named(
+    project: Project, mode: str
+) -> None:
+    """Its content is; what only its owner can set stays, and the rollback is done all the same."""
+    path = project.root / "runs.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as server:
+        server.execute(f"PRAGMA journal_mode={mode}")
+        server.execute("CREATE TABLE t (a)")
+        for file in project.root.glob("runs.db*"):
+            file.chmod(0o666)
+
+        def spoil() -> str:
+            taken = project.snapshot().snapshot
+            with contextlib.closing(sqlite3.connect(path)) as db, db:
+                db.execute("INSERT INTO t VALUES (1)")
+            outcome = project.rollback(taken)
+            assert outcome.skipped == ()
+            assert project.recover() == []
+            with contextlib.closing(sqlite3.connect(path)) as db:
+                assert db.execute("SELECT * FROM t").fetchall() == []
+            return "\n".join(f"{skip.what}: {skip.why}" for skip in outcome.unchecked)
+
+        said = as_nobody(spoil)
+        theirs = os.stat(path).st_uid == 0
+        assert theirs == (mode == "wal")
+        if theirs:
+            assert said == ""
+            assert server.execute("SELECT * FROM t").fetchall() == []
+        else:
+            assert said == f"{path}: its owner cannot be set to 0:0"

@@ -151,7 +151,7 @@ class Files:
             return Metadata(mode, info.st_uid, info.st_gid, info.st_mtime_ns, _xattrs(link))
 
     def set_metadata(self, meta: Metadata, name: bytes | None = None) -> None:
-        """Give a file the metadata, as far as its owner may.
+        """Give a file the metadata, as far as this user may.
 
         Args:
             meta: What it shall have.
@@ -162,7 +162,6 @@ class Files:
                 # Only root may give a file away; the content matters more.
                 with contextlib.suppress(PermissionError):
                     os.chown(link, meta.uid, meta.gid)
-            os.chmod(link, meta.mode)
             wanted = {attribute for attribute, _ in meta.xattrs}
             for attribute, _ in _xattrs(link):
                 if attribute not in wanted:
@@ -171,7 +170,12 @@ class Files:
             for attribute, value in meta.xattrs:
                 with contextlib.suppress(OSError):
                     os.setxattr(link, bytes.fromhex(attribute), bytes.fromhex(value))
-            os.utime(link, ns=(meta.mtime_ns, meta.mtime_ns))
+            try:
+                os.chmod(link, meta.mode)
+                os.utime(link, ns=(meta.mtime_ns, meta.mtime_ns))
+            except PermissionError:
+                if os.geteuid() in {0, info.st_uid}:
+                    raise
 
     @contextlib.contextmanager
     def _handle(self, name: bytes) -> Iterator[tuple[os.stat_result, str]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, ClassVar
 
 from rollback.errors import DrillFailed, RestoreIncomplete
+from rollback.metadata import AS_OWNER, THEIRS, owner_stays
 from rollback.model import Category, ResourceState, Skip, Step
 from rollback.resources.base import Rehearsal, StateChange, Vault, Weight
 from rollback.resources.sqlite import connection as sql
@@ -27,7 +28,7 @@ from rollback.resources.sqlite.describing import (
 from rollback.resources.sqlite.files import Files, image_of
 from rollback.resources.sqlite.holders import describe, holders
 from rollback.resources.sqlite.reading import Discard, Reader
-from rollback.resources.sqlite.record import Mode, Record, Signature
+from rollback.resources.sqlite.record import Metadata, Mode, Record, Signature
 from rollback.resources.sqlite.recorded import (
     copy_kept,
     differs,
@@ -220,7 +221,8 @@ class SqliteResource:
         """Make the live database equal `state`; killed at any moment, call it again.
 
         Returns:
-            Who does not see it, because the file that they have open was deleted.
+            Who does not see it, because the file that they have open was deleted; and what of
+            its metadata this user cannot set.
 
         Raises:
             RestoreIncomplete: It is kept locked, or something else is in its place; who and
@@ -239,7 +241,15 @@ class SqliteResource:
                 Restorer(files, record, vault, self.wait_s).restore()
             else:
                 files.set_metadata(record.meta)
-        return self._left_behind()
+            unset = self._unset(files.metadata(), record.meta)
+        return (*self._left_behind(), *unset)
+
+    def _unset(self, live: Metadata, wanted: Metadata) -> Iterator[Skip]:
+        """Yield what has to be said of metadata that this user cannot set."""
+        if (live.uid, live.gid) != (wanted.uid, wanted.gid):
+            yield Skip(self.location, owner_stays(wanted.uid, wanted.gid), AS_OWNER)
+        elif live.mode != wanted.mode:
+            yield Skip(self.location, THEIRS, AS_OWNER)
 
     def needs(self, state: ResourceState) -> tuple[int, int]:
         """Return the bytes that a restore writes beside the live database, and into scratch."""
