@@ -293,14 +293,14 @@ class _Reader:
             return Path(os.path.abspath(os.path.expanduser(option)))
         if self.environ.get("GUARD_STORE"):
             self._note("store", "GUARD_STORE")
-            return Path(os.path.abspath(self.environ["GUARD_STORE"]))
+            return self._path(self.environ["GUARD_STORE"])
         if own == "auto":
             return None
         self._note("store", self.file.name if self.file else CONFIGURATION)
         return self._path(own)
 
     def _path(self, text: str) -> Path:
-        """Return a path of the file: ``~`` is the home, the rest starts in the project."""
+        """Return a path as written: ``~`` is the home, the rest starts in the project."""
         return Path(os.path.normpath(self.project / os.path.expanduser(text)))
 
     def _databases(self, top: Table) -> tuple[str, ...]:

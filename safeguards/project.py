@@ -109,19 +109,27 @@ def _has_tool_table(folder: Path) -> bool:
 
 def _is_known(project: Path, environ: Mapping[str, str], store: str | None) -> bool:
     """Return whether the project may have a store although its folder is gone."""
-    named = (store, environ.get("GUARD_STORE"), recall(project, environ))
-    return any(place and (Path(place) / "STORE").exists() for place in named) or has_store(
-        project, environ
-    )
+    places = _named_stores(project, environ, store)
+    return any((place / "STORE").exists() for place in places) or has_store(project, environ)
 
 
 def _has_past(project: Path, environ: Mapping[str, str], store: str | None) -> bool:
     """Return whether guard has taken a snapshot of this very folder."""
-    named = (store, environ.get("GUARD_STORE"), recall(project, environ))
-    places = (Path(place) for place in named if place)
     return has_store(project, environ) or any(
-        (place / "STORE").exists() and holds_past_of(place.absolute(), project) for place in places
+        (place / "STORE").exists() and holds_past_of(place.absolute(), project)
+        for place in _named_stores(project, environ, store)
     )
+
+
+def _named_stores(project: Path, environ: Mapping[str, str], store: str | None) -> list[Path]:
+    """Return where the store of a project would be by an option, a variable, or what was noted."""
+    variable = environ.get("GUARD_STORE")
+    named = (
+        Path(os.path.expanduser(store)) if store else None,  # from the current folder
+        project / os.path.expanduser(variable) if variable else None,
+        recall(project, environ),
+    )
+    return [place for place in named if place is not None]
 
 
 def _refuse_new_link(typed: Path, environ: Mapping[str, str], store: str | None) -> None:

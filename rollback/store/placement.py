@@ -48,7 +48,8 @@ def choose(project: Path, asked: Path | None, environ: Mapping[str, str]) -> Pla
     if asked is not None:
         return Placement(asked.absolute(), "named by --store or the configuration")
     if environ.get("GUARD_STORE"):
-        return Placement(Path(environ["GUARD_STORE"]).absolute(), "named by GUARD_STORE")
+        named = project / os.path.expanduser(environ["GUARD_STORE"])
+        return Placement(Path(os.path.normpath(named)), "named by GUARD_STORE")
     state, inside = usual_places(project, environ)
     if (state / "STORE").exists():
         return Placement(state, _SURVIVES)

@@ -72,7 +72,7 @@ def _look(session: Session, config: Config) -> Overview:
         missing=missing,
         config=config,
         store_path=str(place.path) if store is None else store.path,
-        store_why=place.why if store is None else store.why_here,
+        store_why=_why_there(config, place.why if store is None else store.why_here),
         store=store,
         protected=() if inventory is None else Protected.of(inventory, databases or ()),
         skips=() if inventory is None else (*inventory.skipped, *session.skips(config)),
@@ -82,6 +82,11 @@ def _look(session: Session, config: Config) -> Overview:
         unfinished=tuple(unfinished),
         next_command=mend,
     )
+
+
+def _why_there(config: Config, otherwise: str) -> str:
+    origin = config.origins.get("store")
+    return f"named by {origin}" if origin else otherwise
 
 
 def _at_work(operation: Operation) -> str:

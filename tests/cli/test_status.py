@@ -105,3 +105,16 @@ def test_a_spoilt_configuration_hides_nothing(guard: Guard) -> None:
     envelope = json.loads(moved("--json", "status").out)
     assert (envelope["status"], envelope["errors"][0]["code"]) == ("error", "wrong_usage")
     assert envelope["data"]["store"]["snapshots"] == 1
+
+
+def test_a_variable_names_one_store_from_everywhere_in_the_project(guard: Guard) -> None:
+    """A relative one starts in the project, like a path of the file; who named it is said."""
+    relative = replace(guard, env={"GUARD_STORE": "../beside"})
+    assert relative("snapshot").status == 0
+    (guard.project / ".git").mkdir()
+    for folder in (guard.project, guard.project / "models"):
+        said = relative("status", cwd=folder).out
+        assert f"store     {guard.project.parent / 'beside'}\n" in said
+        assert "named by GUARD_STORE\n" in said
+        assert "1 snapshot," in said
+    assert not (guard.project / "beside").exists()
