@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from safeguards.supervisor import Process
 
 
+TAKES_BACK = {"rollback": "undo", "undo": "redo", "redo": "undo"}
+"""The verb that takes each back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Restoration:
     """A rollback, undo or redo: planned, or carried out.

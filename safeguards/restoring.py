@@ -16,6 +16,7 @@ from safeguards.errors import Interrupted, NothingToActOn, WrongUsage
 from safeguards.output import Answer, Problem
 from safeguards.project import current_folder
 from safeguards.restoration import (
+    TAKES_BACK,
     Around,
     Restoration,
     end_leftovers,
@@ -224,7 +225,7 @@ def _carry_out(session: Session, engine: Engine, decided: Decided) -> Answer:
             done = replace(done, revert=revert.pushed, revert_commit=revert.commit())
         except RollbackError as error:
             problems.append(Problem(error.code, str(error), error.hint))
-    next_command = {"rollback": "undo", "undo": "redo", "redo": "undo"}[wish.kind]
+    next_command = TAKES_BACK[wish.kind]
     status = 0 if done.succeeded and (revert is None or done.revert_commit) else 1
     if done.interrupted:
         status = Interrupted.exit_code
@@ -250,7 +251,7 @@ def _name_new_folder(session: Session) -> None:
 
 
 def _problems(done: Restoration) -> list[Problem]:
-    undo = "guard undo takes it back" if done.steps else _MEND_PROBE
+    undo = f"guard {TAKES_BACK[done.kind]} takes it back" if done.steps else _MEND_PROBE
     found = [Problem("not_restored", not_restored(done), s.fix) for s in done.unrestorable[:1]]
     found += [
         Problem("probe_failed", f"the probe {probe.name} failed: {probe.detail}", undo)

@@ -175,7 +175,9 @@ def _restore(
         if input("put this back? [y/N] ").strip().lower() not in {"y", "yes"}:
             return 1
     outcome = engine.restore(plan, kind=asked.verb)
-    print(f"put back {len(outcome.steps)} changes in {outcome.elapsed_s:.1f} s, verified")
+    number = len(outcome.steps)
+    changes = f"{number:,} change{'s' * (number != 1)}"
+    print(f"put back {changes} in {outcome.elapsed_s:.1f} s, verified")
     for skip in outcome.skipped:
         print(f"not put back: {skip.what}: {skip.why}", file=sys.stderr)
     return _STATUS[RestoreIncomplete] if outcome.skipped else 0

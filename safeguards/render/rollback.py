@@ -8,13 +8,12 @@ from safeguards.output import Style, Tone, aligned, one_line
 from safeguards.record import skip_data
 from safeguards.render.paths import Row, folded, gathered, short_path
 from safeguards.render.snapshot import skip_lines
-from safeguards.restoration import Restoration
+from safeguards.restoration import TAKES_BACK, Restoration
 from safeguards.units import bytes_text, count_text, moment_text, seconds_text
 
 _MOST = 40
 _WIDEST = 60
 _TONES = {"create": Tone.GOOD, "remove": Tone.BAD, "replace": Tone.WARN, "database": Tone.WARN}
-_AGAIN = {"rollback": "guard undo", "undo": "guard redo", "redo": "guard undo"}
 
 
 def as_text(value: Restoration, style: Style) -> list[str]:
@@ -35,7 +34,7 @@ def as_text(value: Restoration, style: Style) -> list[str]:
         lines.append(f"  reverted what was pushed ({number}) by {value.revert_commit[:12]}")
         lines.append("  the remote does not have that yet: git push")
     if value.steps:
-        lines.append(f"to take that back: {_AGAIN[value.kind]}")
+        lines.append(f"to take that back: guard {TAKES_BACK[value.kind]}")
     return lines
 
 

@@ -538,3 +538,15 @@ def test_the_log_and_the_store_are_told_in_bounds(guard: Guard) -> None:
         assert "'' fits no snapshot: name one" in guard(command, "").err
     both = guard("rollback", "--last", "--to", "1")
     assert (both.status, "--last and --to name two states" in both.err) == (2, True)
+
+
+def test_a_probe_that_fails_after_an_undo_names_what_takes_that_back(guard: Guard) -> None:
+    """A second undo would go further back: it is the redo."""
+    probe = '[[probe]]\nname = "there"\ncommand = "test -e models/best.bin"\n'
+    (guard.project / "guard.toml").write_text(probe)
+    assert guard("run", "--", "rm", "models/best.bin").status == 0
+    assert guard("rollback", "--last", "--yes").status == 0
+    undone = guard("undo")
+    assert undone.status == 1
+    assert "next: guard redo takes it back" in undone.err
+    assert guard("redo").status == 0
