@@ -388,7 +388,7 @@ class Engine(History):
             raise
         elapsed_s = time.monotonic() - started
         steps, skipped = restorer.steps(), restorer.unrestorable()
-        done: dict[str, Any] = {"elapsed_s": elapsed_s, "steps": len(steps)}
+        done: dict[str, Any] = {"elapsed_s": elapsed_s, "steps": sum(s.changes for s in steps)}
         done["verified"] = restorer.verified
         done["idle"] = work.idle
         done["unrestorable"] = [skip.what for skip in skipped[:_NAMED]]

@@ -160,6 +160,7 @@ class Step:
         path: Path that people read, relative to the project where it is inside.
         detail: What else is worth saying: ``2 tables``.
         bytes: Bytes that are written.
+        changes: For how many changes it stands: the files of a folder that comes in whole.
     """
 
     action: str
@@ -167,6 +168,7 @@ class Step:
     path: str
     detail: str = ""
     bytes: int = 0
+    changes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

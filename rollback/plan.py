@@ -171,9 +171,9 @@ def steps_of(plan: TreePlan, project: bytes) -> list[Step]:
     name, load = plan.target.root.name, plan.live.load
     steps: list[tuple[bytes, Step]] = []
 
-    def add(action: str, path: bytes, size: int = 0, detail: str = "") -> None:
+    def add(action: str, path: bytes, size: int = 0, detail: str = "", changes: int = 1) -> None:
         shown = show_path(plan.target.root, path, project)
-        steps.append((path, Step(action, name, shown, detail, size)))
+        steps.append((path, Step(action, name, shown, detail, size, changes)))
 
     for path, entry in plan.removes:
         if entry.kind is not Kind.DIRECTORY:
@@ -181,12 +181,14 @@ def steps_of(plan: TreePlan, project: bytes) -> list[Step]:
         elif entry.ref == EMPTY_TREE:
             add("remove", path + b"/", 0, "folder")
     for path, entry in plan.folders:
-        inside = [e for _, e in contents(load, entry.ref, path) if e.kind is Kind.FILE]
+        below = [e for _, e in contents(load, entry.ref, path) if e.kind is not Kind.DIRECTORY]
+        inside = [e for e in below if e.kind is Kind.FILE]
         add(
             "create",
             path + b"/",
             sum(e.size for e in inside),
             f"{len(inside):,} file{'s' * (len(inside) != 1)}",
+            max(1, len(below)),
         )
     for path, _ in plan.makes:
         add("create", path + b"/", 0, "folder")

@@ -159,7 +159,7 @@ class Narrator:
         budget = seconds_text(restoration.budget_s)
         if restoration.steps:
             took = f"{seconds_text(restoration.elapsed_s or 0.0)} of {budget}"
-            changes = count_text(len(restoration.steps), "change")
+            changes = count_text(sum(s.changes for s in restoration.steps), "change")
             self.terminal.warn(f"rolled back {changes} in {took}, verified; undone by: guard undo")
         else:
             self.terminal.note("nothing had to be put back")

@@ -175,7 +175,7 @@ def _restore(
         if input("put this back? [y/N] ").strip().lower() not in {"y", "yes"}:
             return 1
     outcome = engine.restore(plan, kind=asked.verb)
-    number = len(outcome.steps)
+    number = sum(step.changes for step in outcome.steps)
     changes = f"{number:,} change{'s' * (number != 1)}"
     print(f"put back {changes} in {outcome.elapsed_s:.1f} s, verified")
     for skip in outcome.skipped:

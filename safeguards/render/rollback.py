@@ -56,7 +56,8 @@ def _plan(value: Restoration, style: Style) -> list[str]:
     if hidden:
         lines.append(f"  and {hidden:,} more (-v shows all)")
     size = sum(step.bytes for step in value.steps)
-    lines.append(f"{count_text(len(rows), 'change')}, {bytes_text(size)} to write")
+    changes = count_text(sum(step.changes for step in value.steps), "change")
+    lines.append(f"{changes}, {bytes_text(size)} to write")
     return [*lines, *_revert_plan(value), *skip_lines(value.unrestorable, style)]
 
 
@@ -86,7 +87,7 @@ def _done(value: Restoration) -> list[str]:
     if not value.steps:
         return [f"nothing to put back: {_rest(value)} is as in snapshot {value.snapshot_seq}"]
     verified = "verified" if value.verified else "not verified"
-    changes = count_text(len(value.steps), "change")
+    changes = count_text(sum(s.changes for s in value.steps), "change")
     state = f"snapshot {value.snapshot_seq}"
     return [f"put back {changes} from {state} in {elapsed} of {budget}, {verified}"]
 

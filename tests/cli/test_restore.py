@@ -550,3 +550,17 @@ def test_a_probe_that_fails_after_an_undo_names_what_takes_that_back(guard: Guar
     assert undone.status == 1
     assert "next: guard redo takes it back" in undone.err
     assert guard("redo").status == 0
+
+
+def test_changes_are_counted_alike_in_both_directions(guard: Guard) -> None:
+    """A folder that comes in whole stands for its files."""
+    folder = guard.project / "many"
+    (folder / "deep").mkdir(parents=True)
+    for number in range(9):
+        (folder / "deep" / f"{number}.txt").write_text("x")
+    (folder / "link").symlink_to("deep")
+    assert guard("run", "--", "rm", "-r", "many", "train.py").status == 0
+    assert "11 changes, " in guard("rollback", "--last", "--dry-run").out
+    for words in ("rollback --last --yes", "undo", "redo"):
+        assert "put back 11 changes" in guard(*words.split()).out
+        assert "11 changes" in guard("log", "-n", "1").out
