@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,13 +86,18 @@ class History:
             NothingToDo: There is none.
         """
         here = self.project
-        elsewhere = ""
+        other = ""
         for operation in self.store.catalog.operations("WHERE kind = 'run'"):
             if operation.data.get("snapshot_id"):
                 if self.is_mine(operation):
                     return operation
-                elsewhere = f": the runs in this store are of {self._project_of(operation)}"
-        raise _nothing(f"there is no run of {here} to roll back{elsewhere}")
+                other = other or self._project_of(operation)
+        if other:
+            raise NothingToDo(
+                f"there is no run of {here} to roll back: the newest in this store is of {other}",
+                hint=f"guard --project {shlex.quote(other)} rollback --last",
+            )
+        raise _nothing(f"there is no run of {here} to roll back")
 
     def is_mine(self, operation: Operation) -> bool:
         """Return whether an operation is of this project, for a store may serve several."""

@@ -91,3 +91,13 @@ def test_a_store_of_several_projects_knows_which_was_here(inner: Guard, tmp_path
     status, out, err = stale(shared, "rollback", "--last", "--dry-run")
     assert status == 0, err
     assert "train.py" in out
+
+
+def test_a_store_of_another_project_names_the_command_that_is_meant(guard: Guard) -> None:
+    """Who stands in the wrong folder is told what to type, not where to look."""
+    assert guard("run", "--", "rm", "params.yaml").status == 0
+    other = guard.project.with_name("other one")
+    other.mkdir()
+    result = replace(guard, project=other)("rollback", "--last", "--yes")
+    assert result.status == 10, result.said
+    assert f"next: guard --project {guard.project} rollback --last" in result.err
