@@ -21,7 +21,7 @@ from safeguards.preload import preload
 from safeguards.record import RunRecord
 from safeguards.render.paths import short_path
 from safeguards.render.snapshot import made_room
-from safeguards.restoration import Around, boot, end_leftovers, not_restored, put_back
+from safeguards.restoration import Around, end_leftovers, not_restored, noted, put_back
 from safeguards.session import Session
 from safeguards.supervisor import (
     Held,
@@ -118,14 +118,8 @@ class Attempts:
             process = identify(pid)
             if process is None:
                 return
-            child = {
-                "pid": process.pid,
-                "started_ticks": process.started_ticks,
-                "name": process.name,
-                "boot": boot(),
-            }
             try:
-                engine.update(operation, {"child": child, "phase": "run"})
+                engine.update(operation, {"child": noted(process), "phase": "run"})
             except (RollbackError, OSError) as error:
                 # A disk that is full by now must not end the command that has just begun.
                 self._note_failure("the log was not written", error)
@@ -169,6 +163,9 @@ class Attempts:
         except Exception as error:  # noqa: BLE001 - the log's line has to be closed all the same
             self._note_failure("guard could not say who acts next", error)
         try:
+            if outcome.left_over and not self.record.rolled_back:
+                left = [noted(process) for process in outcome.left_over]
+                engine.update(operation, {"left_over": left})
             state = "done" if outcome.status == 0 else "failed"
             engine.finish(operation, state, self.record.as_data())
             self._prune(engine)

@@ -211,13 +211,42 @@ def still_running(operation: Operation) -> Process | None:
     child: Any = operation.data.get("child")
     if is_alive(operation.data.get("owner", {})) or not isinstance(child, Mapping):
         return None  # its guard looks after it
-    from safeguards.supervisor import Process, is_running  # noqa: PLC0415 - as above
+    from safeguards.supervisor import is_running  # noqa: PLC0415 - as above
+
+    process = _recorded(child)
+    return process if process is not None and is_running(process) else None
+
+
+def left_running(operation: Operation) -> list[Process]:
+    """Return what a run left running when it ended, as far as it still runs."""
+    noted = operation.data.get("left_over")
+    if not isinstance(noted, list) or not noted:
+        return []
+    from safeguards.supervisor import is_running  # noqa: PLC0415 - as above
+
+    found = [_recorded(item) for item in noted if isinstance(item, Mapping)]
+    return [process for process in found if process is not None and is_running(process)]
+
+
+def noted(process: Process) -> dict[str, Any]:
+    """Return what tells a process apart from any later one, for the log."""
+    return {
+        "pid": process.pid,
+        "started_ticks": process.started_ticks,
+        "name": process.name,
+        "boot": boot(),
+    }
+
+
+def _recorded(item: Mapping[str, Any]) -> Process | None:
+    """Return a process that was written down in this boot."""
+    from safeguards.supervisor import Process  # noqa: PLC0415 - as above
 
     try:
-        process = Process(int(child["pid"]), int(child["started_ticks"]), str(child["name"]))
+        process = Process(int(item["pid"]), int(item["started_ticks"]), str(item["name"]))
     except (KeyError, TypeError, ValueError):
         return None
-    return process if child.get("boot") == boot() and is_running(process) else None
+    return process if item.get("boot") == boot() else None
 
 
 def boot() -> str:

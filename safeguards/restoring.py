@@ -13,13 +13,14 @@ from rollback.model import Category, Operation, Snapshot
 from rollback.reports import RestorePlan, Selection
 from safeguards.config import Config
 from safeguards.errors import Interrupted, NothingToActOn, WrongUsage
-from safeguards.output import Answer, Problem
+from safeguards.output import Answer, Problem, one_line
 from safeguards.project import current_folder
 from safeguards.restoration import (
     TAKES_BACK,
     Around,
     Restoration,
     end_leftovers,
+    left_running,
     not_restored,
     planned,
     put_back,
@@ -109,10 +110,19 @@ def restore(session: Session, wish: Wish) -> Answer:
             declined = _ask(session, wish, config, shown)
             if declined is not None:
                 return declined
-        child = None if run is None else still_running(run)
-        for problem in end_leftovers(() if child is None else (child,)):
-            session.terminal.warn(problem)
+        if run is not None:
+            _end_or_name(session, run)
         return _carry_out(session, engine, Decided(config, wish, plan, revert))
+
+
+def _end_or_name(session: Session, run: Operation) -> None:
+    """End the command of a run whose guard died; name what any other left running."""
+    child = still_running(run)
+    for problem in end_leftovers(() if child is None else (child,)):
+        session.terminal.warn(problem)
+    for process in left_running(run):
+        told = f"{process.pid} ({one_line(process.name)}) of the run still runs"
+        session.terminal.warn(f"{told}: what it writes from now on stays")
 
 
 def _target(engine: Engine, wish: Wish) -> tuple[Snapshot, Operation | None]:

@@ -389,6 +389,20 @@ def test_a_run_cannot_hide_the_store(
     assert named.status == 10, named.said
 
 
+def test_what_a_run_left_running_is_named_by_the_rollback(guard: Guard) -> None:
+    """A server in the background may be meant; that it writes on is said all the same."""
+    script = "rm train.py; (setsid sleep 60 >/dev/null 2>&1 & echo $! > pid)"
+    assert guard("run", "--", "sh", "-c", script).status == 0
+    number = int((guard.project / "pid").read_text())
+    try:
+        back = guard("rollback", "--last", "--yes")
+        assert back.status == 0, back.said
+        assert f"{number} (sleep) of the run still runs: what it writes from now on" in back.err
+    finally:
+        os.kill(number, signal.SIGKILL)
+    assert "still runs" not in guard("rollback", "--last", "--yes").err
+
+
 @pytest.mark.parametrize("status", [0, 3])
 def test_a_run_that_removes_the_store_has_no_way_back(guard: Guard, status: int) -> None:
     """`git clean -fdx` takes a store in the project along: nothing is promised any more."""
