@@ -27,6 +27,8 @@ FORK_FILES = 600
 FORK_BYTES = 48 << 20
 _FILE_COST = 60_000
 _BATCH = 20_000
+_FIRST_BATCH = 4_000
+"""Until then only one process works: that shall not be long."""
 _WORTH_A_SYNC = 64 << 20
 
 
@@ -63,6 +65,7 @@ class TreeBuilder:
         self._writing: tuple[Workers[list[FileJob], Built], list[FileJob]] | None = None
         self._behind: Future[None] | None = None
         self._synced = 0
+        self._room = _FIRST_BATCH
         self._fd = open_root(target)
 
     def __enter__(self) -> Self:
@@ -107,7 +110,7 @@ class TreeBuilder:
                 linkable = entry.ref not in self.shared
                 self.shared.add(entry.ref)
             self._jobs.append(FileJob(path, entry, place, linkable))
-            if len(self._jobs) >= _BATCH:
+            if len(self._jobs) >= self._room:
                 self._begin()
         elif entry.kind not in (Kind.DATABASE, Kind.WATCHED, Kind.UNPROTECTED, Kind.SOCKET):
             self._make_special(path, entry)
@@ -135,21 +138,20 @@ class TreeBuilder:
 
     def _begin(self) -> None:
         """Begin to write the planned files; many are written by processes of their own."""
-        self._wait()
         jobs, self._jobs = self._jobs, []
-        if jobs and self.built.size - self._synced >= _WORTH_A_SYNC:
-            self._sync_behind()
         large = [job for job in jobs if job.entry.size >= SMALL and not job.link]
         small = [job for job in jobs if job.entry.size < SMALL or job.link]
         sizes = [0 if job.link else job.entry.size for job in small]
         many = len(small) > FORK_FILES or sum(sizes) > FORK_BYTES
         runs = share_out(sizes, cores() if many else 1, _FILE_COST) if small else []
         parts = [[small[i] for i in run] for run in runs]
+        # All of that while those before are still being written.
+        self._wait()
+        if jobs and self.built.size - self._synced >= _WORTH_A_SYNC:
+            self._sync_behind()
         apart = len(parts) > 1
-        self._writing = (
-            Workers(self._write_apart, parts, apart=apart, here=self._write),
-            large,
-        )
+        self._writing = Workers(self._write_apart, parts, apart=apart, here=self._write), large
+        self._room = _BATCH
 
     def _wait(self) -> None:
         """Wait for what was begun."""

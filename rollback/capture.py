@@ -172,6 +172,10 @@ def _absent(root: Root) -> Captured:
     return Captured(root, False, EMPTY_TREE, meta, {}, [], [], (), 0, 0)
 
 
+_Batch = tuple[list[Folder], list[Job], list[Kept]]
+"""Folders, their files that were resolved, and what became of these."""
+
+
 class _Builder:
     """Resolves and builds the folders that the walker hands over."""
 
@@ -192,8 +196,11 @@ class _Builder:
         self._batch: tuple[list[Folder], list[Job], Resolving] | None = None
 
     def flush(self, folders: list[Folder]) -> None:
-        """Take over folders, in an order in which they can be built; that happens later."""
-        before = self._resolved()
+        """Take over folders, in an order in which they can be built; that happens later.
+
+        What was found in those before is only awaited: workers may read the next meanwhile.
+        """
+        before = self._awaited()
         jobs = [
             Job(folder, index, join(folder.path, folder.names[index]))
             for folder in folders
@@ -206,24 +213,26 @@ class _Builder:
 
     def finish(self) -> None:
         """Build what was taken over: from now on each folder has its tree."""
-        self._build_all(self._resolved())
+        self._build_all(self._awaited())
 
     def abandon(self) -> None:
         """End what still runs for this capture."""
         if self._batch is not None:
             self._batch[2].abandon()
 
-    def _resolved(self) -> list[Folder]:
-        """Wait for the files of the folders that were taken over before, and return these."""
+    def _awaited(self) -> _Batch:
+        """Wait for the files of the folders that were taken over before."""
         if self._batch is None:
-            return []
+            return [], [], []
         folders, jobs, resolving = self._batch
-        for job, kept in zip(jobs, resolving.finish(), strict=True):
-            self._fill(job, kept)
+        kept = resolving.finish()
         self._batch = None
-        return folders
+        return folders, jobs, kept
 
-    def _build_all(self, folders: list[Folder]) -> None:
+    def _build_all(self, batch: _Batch) -> None:
+        folders, jobs, results = batch
+        for job, kept in zip(jobs, results, strict=True):
+            self._fill(job, kept)
         rows = []
         for folder in folders:
             self._build(folder)

@@ -33,6 +33,8 @@ SIDE_SUFFIXES = (b"-wal", b"-shm", b"-journal")
 _SIDE_FILE = re.compile(b"-(?:wal|shm|journal)\0")
 _NOTHING: frozenset[bytes] = frozenset()
 SQLITE_MAGIC = b"SQLite format 3\0"
+_FIRST_BATCH = 4_000
+"""So many files are handed over first: until then nobody reads."""
 _SHUT = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR}
 """What a folder that may not be opened answers; anything else is a failure of the system."""
 _SPECIAL = {
@@ -132,7 +134,7 @@ class Walker:
         self.root = root
         self.reader = reader
         self.flush = flush
-        self.batch = batch
+        self.batch = self._room = batch
         self.found = Walked()
         self._lister = find_lister()
         self.horizon_ns = time.time_ns() - TICK_NS
@@ -146,6 +148,7 @@ class Walker:
 
     def walk(self, fd: int) -> bytes | Folder:
         """Walk the root behind a folder handle; return its tree, or what will have one."""
+        self._room = min(self.batch, _FIRST_BATCH)
         far = far_half(self.index.weights()) if cores() > 1 else []
         self._scout = Scout(self._survey, fd, far) if far else None
         try:
@@ -201,7 +204,7 @@ class Walker:
         folder = Folder(path, listing.names, {}, children, xattrs, listing.parts, listing.ctimes)
         self._look_into(fd, folder, row, listing.info)
         self._pending.append(folder)
-        if self._unresolved >= self.batch:
+        if self._unresolved >= self._room:
             self._flush()
         return folder
 
@@ -314,7 +317,7 @@ class Walker:
     def _flush(self) -> None:
         if self._pending:
             self.flush(self._pending)
-            self._pending, self._unresolved = [], 0
+            self._pending, self._unresolved, self._room = [], 0, self.batch
 
 
 def _refuse(_folders: list[Folder]) -> None:
