@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from driving import Project
 from manifest import assert_back, manifest
 from rollback import build, durable, smallfiles
-from rollback.errors import RestoreIncomplete
+from rollback.errors import RestoreIncomplete, RollbackError
 from small_disk import mounted
 
 FILES = 40
@@ -69,6 +70,32 @@ def test_a_disk_that_fails_is_not_taken_for_done(
     assert _states(project) == ["applying"]
     assert _contents(project) == {"spoilt" if failing == 1 else "built"}
     assert _roll_back(project) == ["done", "interrupted"]
+    assert _contents(project) == {"built"}
+
+
+def test_a_disk_that_fails_while_more_is_added_is_told(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync that comes later is not told of an error that an earlier one was told of."""
+    for name in ("_BATCH", "_FIRST_BATCH", "_WORTH_A_SYNC"):
+        monkeypatch.setattr(build, name, 5)
+    real, begun = durable.sync_beside, []
+
+    def fail_once(folders: list[bytes]) -> Future[None]:
+        begun.append(folders)
+        if len(begun) > 1:
+            return real(folders)
+        failed: Future[None] = Future()
+        failed.set_exception(OSError(errno.EIO, os.strerror(errno.EIO)))
+        return failed
+
+    monkeypatch.setattr(build, "sync_beside", fail_once)
+    with pytest.raises(RollbackError, match="Input/output error"):
+        _roll_back(project)
+    assert len(begun) == 1
+    assert _contents(project) == {"spoilt"}
+    _roll_back(project)
+    assert len(begun) > 2
     assert _contents(project) == {"built"}
 
 
