@@ -125,6 +125,7 @@ class _Supervision:
         if left_over and self.limits.kill_left_over:
             self.ended += self.end_all(self.limits.grace_s)
             left_over = self.tree.members()
+        self._reap()  # what ended since it was last looked for
         return self._outcome(left_over)
 
     def turn(self, timeout_s: float | None) -> None:

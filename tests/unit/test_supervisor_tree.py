@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from safeguards.supervisor import Limits, Process, end_tree, identify, is_running, supervise
-from safeguards.supervisor.tree import is_stopped
+from safeguards.supervisor.tree import Tree, is_stopped
 
 
 def _leave(script: str, **options: bool) -> tuple[Process, ...]:
@@ -54,6 +54,18 @@ def test_a_daemon_is_ended_where_asked() -> None:
 
 def test_what_is_ending_anyway_is_not_reported() -> None:
     """A helper that ends a moment after its parent is not left over."""
+    assert _leave("sleep 0.05 &") == ()
+
+
+def test_what_ends_while_guard_looks_for_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no longer alive then, and no zombie either."""
+    look = Tree.members
+
+    def look_late(tree: Tree) -> tuple[Process, ...]:
+        time.sleep(0.2)
+        return look(tree)
+
+    monkeypatch.setattr(Tree, "members", look_late)
     assert _leave("sleep 0.05 &") == ()
 
 
