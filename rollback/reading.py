@@ -148,8 +148,6 @@ def _read(
     for attempt in range(_TRIES):
         fd = os.open(name, _READ, dir_fd=folders.open(folder))
         try:
-            if not attempt and (content := _read_unchanged(fd, walked)) is not None:
-                return content, None, read_xattrs(fd), ""
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise OSError(errno.EAGAIN, "it is not a regular file any more")
@@ -167,25 +165,6 @@ def _read(
         finally:
             os.close(fd)
     raise AssertionError("unreachable")
-
-
-def _read_unchanged(fd: int, walked: os.stat_result) -> bytes | None:
-    """Return the content of a file that is what the walk saw, None where it may be another.
-
-    Nothing was written to it from the walk to the end of the reading; this is the rule, and one
-    look at it less.
-    """
-    try:
-        content = _read_to(fd, walked.st_size + 1)
-    except BlockingIOError:  # it became a pipe
-        return None
-    after = os.fstat(fd)
-    if not stat.S_ISREG(after.st_mode):
-        return None
-    if same_content(after, walked) and len(content) == after.st_size:
-        return content
-    os.lseek(fd, 0, os.SEEK_SET)
-    return None
 
 
 def _read_to(fd: int, most: int) -> bytes:
