@@ -90,9 +90,9 @@ def _less(most: int, room: Room | None) -> int:
     """Return how much content to keep at the most where there was no room for more.
 
     Half of it, then a quarter: how much there is, no system tells whose quota it is. In the end
-    nothing, and all is named.
+    nothing, and all is named; at once, where the disk says itself that there is nothing.
     """
-    half = 0 if room is None else min(most, room.asked) // 2
+    half = 0 if room is None else min(most, room.asked, room.offered) // 2
     return half if half >= _WORTH_A_TRY else 0
 
 

@@ -57,6 +57,7 @@ class Room:
         most: So many bytes of content are kept at the most: an earlier try failed with more,
             although the disk said that it had them (quotas of users are told by nobody).
         asked: Bytes of content that came up.
+        offered: The most that there was said to be room for.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Room:
         self.upkeep = 0
         self.closed = False
         self.most = sys.maxsize
-        self.asked = 0
+        self.asked = self.offered = 0
         self.store = store
         self.writer = writer
         self._used = store.used()
@@ -101,6 +102,7 @@ class Room:
         disk = self.store.free() - self._margin - self.upkeep - journal
         quota = min(self._quota - self.upkeep, self.most) - self.writer.new_bytes
         left = max(0, min(quota, disk))
+        self.offered = max(self.offered, left)
         if self._forgetful and any(left < end <= left + self._used for end in _ends(sizes)):
             raise Crowded
         return left
@@ -114,7 +116,9 @@ class Room:
         disk = self.store.free() - self._margin - upkeep
         disk -= written_beside(weight, self._catalog)
         quota = min(self._quota - upkeep, self.most) - self.writer.new_bytes
-        return max(0, min(quota, disk))
+        left = max(0, min(quota, disk))
+        self.offered = max(self.offered, left)
+        return left
 
     def refuse(self, missing: int) -> None:
         """Hear that a database does not fit.

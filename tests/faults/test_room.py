@@ -17,6 +17,8 @@ from manifest import assert_back, differences, manifest
 from rollback import failpoints
 from rollback.errors import NoSpace
 from rollback.reports import DrillReport
+from rollback.room import Room
+from rollback.snapshots import SnapshotTaker
 from small_disk import mounted
 
 _MIB = 1 << 20
@@ -147,6 +149,26 @@ def test_a_quota_that_the_disk_does_not_tell_of(
         for name in unkept:
             del before[name], now[name]
         assert_back(before, now)
+
+
+@pytest.mark.parametrize(("offered", "tries"), [(0, 3), (1 << 20, 7), (1 << 40, 27)])
+def test_a_full_disk_is_not_tried_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offered: int, tries: int
+) -> None:
+    """Each try walks the whole project: where the disk says that it has nothing, two are enough."""
+    made: list[int] = []
+
+    def fail(taker: SnapshotTaker, *_: object, **__: object) -> None:
+        made.append(taker.most)
+        taker.room = Room(taker.store, 1 << 50, taker.writer)
+        taker.room.upkeep, taker.room.asked, taker.room.offered = 1, 1 << 40, offered
+        raise NoSpace("there is none", hint="free some")
+
+    monkeypatch.setattr(SnapshotTaker, "take", fail)
+    with pytest.raises(NoSpace):
+        Project(tmp_path.resolve()).snapshot()
+    assert len(made) == tries
+    assert made[-1] == 0
 
 
 def test_a_disk_that_others_fill_during_the_rehearsal(
