@@ -149,7 +149,8 @@ def test_an_interactive_interpreter_works(terminal: Terminal, wrap: str) -> None
     terminal.run("print(6 * 7)")
     terminal.expect(r"\b42\b")
     terminal.expect("py: ")
-    terminal.run("import time; print('a' + 'b', flush=True); time.sleep(60)")
+    # Not one long sleep: a signal just before the call would be seen only after it.
+    terminal.run("import time; print('a' + 'b', flush=True); [time.sleep(.05) for _ in range(999)]")
     terminal.expect(r"\bab\b")
     terminal.type("\x03")
     terminal.expect("KeyboardInterrupt")
