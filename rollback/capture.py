@@ -23,6 +23,7 @@ from rollback.resources.base import Root
 from rollback.store.blobs import BlobReader
 from rollback.store.catalog import BlobKind, Catalog, storable
 from rollback.store.codec import EMPTY_TREE, decode_entry, encode_entry, record_name
+from rollback.unseen import Unseen, find_unseen
 from rollback.walk import (
     Walked,
     Walker,
@@ -189,6 +190,7 @@ class _Builder:
         self.category = None if root.resource == "files" else root.category
         self.root_fd = -1
         self.horizon_ns = 0
+        self.unseen: Unseen | None = None
         self.totals: dict[str, list[int]] = {}
         self.databases: list[bytes] = []
         self.skips: list[Skip] = []
@@ -207,6 +209,8 @@ class _Builder:
             for index, entry in folder.fresh.items()
             if entry is None
         ]
+        if jobs and self.unseen is None and self.update_index:
+            self.unseen = find_unseen()
         self.read += len(jobs)
         self._batch = folders, jobs, self.resolver.begin(self.root_fd, jobs)
         self._build_all(before)
@@ -234,10 +238,11 @@ class _Builder:
         for job, kept in zip(jobs, results, strict=True):
             self._fill(job, kept)
         rows = []
+        unseen = self.unseen or Unseen()
         for folder in folders:
             self._build(folder)
             if self.update_index:
-                rows.append(index_row(self.root.name, folder, self.horizon_ns))
+                rows.append(index_row(self.root.name, folder, self.horizon_ns, unseen))
         self.db.executemany("INSERT OR REPLACE INTO live VALUES (?,?,?,?,?,?,?)", rows)
         for folder in folders:
             folder.shed()

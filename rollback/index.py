@@ -23,6 +23,7 @@ from rollback.model import Category, Entry, Kind
 from rollback.store.catalog import storable
 from rollback.store.codec import record_name
 from rollback.times import coarse_ns, nearest_ns
+from rollback.unseen import Unseen
 
 _PART = re.compile(rb"(([^\0]+)\0.{%d})" % SIGNATURE.size, re.DOTALL)
 _RACY = -2
@@ -246,13 +247,14 @@ def _is_young(ns: int, horizon_ns: int) -> bool:
 
 
 def index_row(
-    root: str, folder: Folder, horizon_ns: int
+    root: str, folder: Folder, horizon_ns: int, unseen: Unseen
 ) -> tuple[str, bytes, bytes, bytes, bytes, bytes, str]:
     """Return the row by which the index will know a folder that was built.
 
     Of files kept by their inode the age is that of the mtime: they were linked just now. What is
     younger than `horizon_ns`, as finely as its time is kept, will be read again. Elsewhere the
-    ctime alone tells the age: nobody can set it, while an mtime may lie in any century.
+    ctime alone tells the age: nobody can set it, while an mtime may lie in any century. What may be
+    written unseen is read again whatever its age; a linked file is not, its owner never writes it.
     """
     parts, ctimes = folder.parts, folder.ctimes
     again: set[str] = set()
@@ -265,6 +267,8 @@ def index_row(
             again.add(os.fsdecode(folder.names[index]))
         elif index in folder.linked:
             ctimes[index] = _RACY if _is_young(info.st_mtime_ns, horizon_ns) else -ctime_ns
+        elif entry.kind is Kind.FILE and info in unseen:
+            ctimes[index] = _RACY
         else:
             ctimes[index] = _RACY if _is_young(ctime_ns, horizon_ns) else ctime_ns
     children = b"".join(

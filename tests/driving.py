@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rollback import unseen
 from rollback.engine import Engine
 from rollback.folders import allow_many_files
 from rollback.inventory import EngineSettings
@@ -17,6 +18,9 @@ from rollback.reports import RestoreOutcome, Selection, SnapshotReport, VerifyRe
 
 # The engine raises limits when it is opened; hypothesis objects to what changes during a test.
 allow_many_files()
+# Projects in memory stand for those on a disk, whose files are not read again without need. What is
+# special to memory has its tests in `unit/test_unseen.py`.
+IN_MEMORY, unseen.IN_MEMORY = unseen.IN_MEMORY, ()
 
 
 class Project:

@@ -1,0 +1,115 @@
+"""Writes that no time of a file tells of: those through a shared mapping of memory.
+
+The kernel sets a file's time when a page becomes dirty, not at each store after that. So a
+process that had a page mapped and dirty when the file was read may change it again, and mode,
+size and times stay as they were. tmpfs never writes a page back, and there a page that was only
+read before may be written untold.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import struct
+from dataclasses import dataclass
+
+_MOUNTS = "/proc/self/mountinfo"
+IN_MEMORY: tuple[bytes, ...] = (b"tmpfs", b"ramfs")
+"""File systems that tell of no write through a mapping once the page was read."""
+_LINE = re.compile(rb"(?m)^[0-9a-f]+-[0-9a-f]+ .w.s [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ ([0-9]+)")
+_QUERY = struct.Struct("=9Q4I2Q")
+"""`struct procmap_query` (include/uapi/linux/fs.h, Linux 6.11): its size, flags, address; then the
+answer: start, end, flags, size of pages, offset, inode, device; names that nobody asks for."""
+_PROCMAP_QUERY = 3 << 30 | _QUERY.size << 16 | ord("f") << 8 | 17
+_NEXT_WRITABLE_SHARED_FILE = 0x02 | 0x08 | 0x10 | 0x20
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Files whose signature does not tell whether they were written.
+
+    Attributes:
+        inodes: Of files that a process has mapped, shared and for writing. Without the device:
+            on btrfs and overlayfs a mapping names another one than `stat` does.
+        devices: File systems in memory.
+    """
+
+    inodes: frozenset[int] = frozenset()
+    devices: frozenset[int] = frozenset()
+
+    def __contains__(self, info: os.stat_result) -> bool:
+        """Return whether a file is one of them."""
+        return info.st_ino in self.inodes or info.st_dev in self.devices
+
+
+def find_unseen() -> Unseen:
+    """Return what is so now: to be asked before files are read.
+
+    Mappings of other users' processes are seen by root alone, those of other containers by nobody.
+    """
+    return Unseen(frozenset(_mapped()), frozenset(_devices_in_memory()))
+
+
+def _devices_in_memory() -> list[int]:
+    found = []
+    try:
+        with open(_MOUNTS, "rb") as lines:
+            for line in lines:
+                words = line.split(b" ")
+                if words[words.index(b"-") + 1] in IN_MEMORY:
+                    major, minor = words[2].split(b":")
+                    found.append(os.makedev(int(major), int(minor)))
+    except (OSError, ValueError):
+        pass
+    return found
+
+
+def _mapped() -> set[int]:
+    """Return the inodes of files that any process has mapped, shared and for writing."""
+    found: set[int] = set()
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return found
+    for pid in pids:
+        try:
+            fd = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue  # it has ended, or is another user's
+        try:
+            found |= mapped_by(fd)
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+    return found
+
+
+def mapped_by(maps: int, *, ask: bool = True) -> set[int]:
+    """Return the inodes of files that one process has mapped, shared and for writing.
+
+    Args:
+        maps: Open `/proc/PID/maps`.
+        ask: Whether the kernel may be asked for these mappings alone, where it can be.
+
+    Raises:
+        OSError: The process has ended.
+    """
+    found: set[int] = set()
+    answer = bytearray(_QUERY.size)
+    address = 0
+    while ask:
+        flags = _NEXT_WRITABLE_SHARED_FILE
+        _QUERY.pack_into(answer, 0, _QUERY.size, flags, address, *[0] * 12)
+        try:
+            fcntl.ioctl(maps, _PROCMAP_QUERY, answer)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return found
+            break  # the kernel is older, or the process has ended
+        _, _, _, _, address, _, _, _, inode, *_ = _QUERY.unpack(answer)
+        found.add(inode)
+    with open(maps, "rb", closefd=False) as file:
+        return {int(inode) for inode in _LINE.findall(file.read())}

@@ -1,0 +1,154 @@
+"""Files written through a mapping of memory, of which no time tells."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import driving
+from driving import Project
+from manifest import assert_back, manifest
+from rollback import unseen
+from rollback.unseen import find_unseen, mapped_by
+
+MEMORY = Path("/dev/shm")
+WRITER = """\
+import mmap, sys
+with open(sys.argv[1], "r+b") as file:
+    array = mmap.mmap(file.fileno(), 0)
+array[0] = ord("b")
+for line in sys.stdin:
+    array[1] = ord(line[0])
+    print("written", flush=True)
+"""
+
+
+class Writer:
+    """A process that has a file mapped, and wrote to it once."""
+
+    def __init__(self, path: Path) -> None:
+        words = [sys.executable, "-c", WRITER, str(path)]
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self.write("1")
+
+    def write(self, text: str) -> None:
+        """Write one more byte; its time does not tell, where the page was not yet on the disk."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(text + "\n")
+        assert self.process.stdout.readline() == "written\n"
+
+    def end(self) -> None:
+        """Let it end."""
+        self.process.communicate(timeout=20)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project with an array, on whatever file system the tests use."""
+    made = Project(tmp_path.resolve())
+    (made.root / "array.npy").write_bytes(b"a" * 8192)
+    return made
+
+
+@pytest.fixture
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project in memory, seen as one."""
+    if not os.access(MEMORY, os.W_OK):
+        pytest.skip("there are no files in memory")
+    monkeypatch.setattr(unseen, "IN_MEMORY", driving.IN_MEMORY)
+    with tempfile.TemporaryDirectory(prefix="guard-", dir=MEMORY) as base:
+        made = Project(Path(base).resolve())
+        (made.root / "array.npy").write_bytes(b"a" * 8192)
+        yield made
+
+
+def _grown_old() -> None:
+    time.sleep(0.1)  # older than the tick of the clock, within which everything is read again
+
+
+def test_a_write_through_a_mapping_that_was_open_before_is_put_back(project: Project) -> None:
+    """As of an array in a notebook that goes on: the time of the file stays as it was."""
+    array = project.root / "array.npy"
+    writer = Writer(array)
+    _grown_old()
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    writer.write("2")
+    writer.end()
+    assert array.read_bytes()[:2] == b"b2"
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+def test_the_next_snapshot_has_what_was_written_through_a_mapping(project: Project) -> None:
+    """Each of them what was there, though neither size nor time differ."""
+    writer = Writer(project.root / "array.npy")
+    _grown_old()
+    project.snapshot()
+    writer.write("2")
+    before = manifest(project.root)
+    second = project.snapshot().snapshot
+    writer.write("3")
+    writer.end()
+    project.snapshot()
+    project.rollback(second)
+    assert_back(before, manifest(project.root))
+
+
+def test_a_mapping_for_reading_costs_nothing(project: Project) -> None:
+    """A data set that is mapped, as Arrow's are, is not read again."""
+    with open(project.root / "array.npy", "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    private = mmap.mmap(os.open(project.root / "array.npy", os.O_RDONLY), 0, mmap.MAP_PRIVATE)
+    inode = (project.root / "array.npy").stat().st_ino
+    assert inode not in find_unseen().inodes
+    assert mapped[0] == private[0]
+
+
+def test_a_process_that_only_read_the_page_before_is_seen_in_memory(in_memory: Project) -> None:
+    """Nothing there tells of a write to a page that is mapped already."""
+    array = in_memory.root / "array.npy"
+    _grown_old()
+    before = manifest(in_memory.root)
+    taken = in_memory.snapshot().snapshot
+    with open(array, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        assert mapped[0] == ord("a")
+        mapped[1] = ord("c")
+    assert array.read_bytes()[:2] == b"ac"
+    in_memory.rollback(taken)
+    assert_back(before, manifest(in_memory.root))
+
+
+@pytest.mark.parametrize("ask", [True, False])
+def test_mappings_are_found_without_the_kernels_query(project: Project, *, ask: bool) -> None:
+    """Linux before 6.11 has the text alone; the answers agree."""
+    inode = (project.root / "array.npy").stat().st_ino
+    with open(project.root / "array.npy", "r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+    with open("/proc/self/maps", "rb") as maps:
+        assert inode in mapped_by(maps.fileno(), ask=ask)
+    mapped.close()
+    with open("/proc/self/maps", "rb") as maps:
+        assert inode not in mapped_by(maps.fileno(), ask=ask)
+
+
+def test_without_proc_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may have no /proc: then times alone decide."""
+
+    def refuse(*_: object, **__: object) -> object:
+        raise FileNotFoundError("/proc")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(unseen, "_MOUNTS", "/nothing/here")
+    assert find_unseen() == unseen.Unseen()
