@@ -24,10 +24,10 @@ from rollback.obstacles import (
 )
 from rollback.plan import TreePlan
 from rollback.reclaim import Reclaimer
+from rollback.sqlitefiles import SIDE_SUFFIXES
 from rollback.staging import folders_mounted_below
 from rollback.store.owned import aside_path
 from rollback.task import Task
-from rollback.walk import SIDE_SUFFIXES
 from rollback.work import DatabaseWork, folders_around, put_in
 
 

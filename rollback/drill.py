@@ -15,7 +15,6 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from rollback.atomic import remove_path
 from rollback.difference import Comparison, find_entry
 from rollback.durable import sync_file_system
 from rollback.errors import NoSpace, RollbackError, StoreBusy, StoreCorrupt
@@ -29,6 +28,7 @@ from rollback.plan import TreeTarget
 from rollback.proving import Prover
 from rollback.reclaim import distribution_label
 from rollback.rehearsing import Rebuilder, Rebuilt, emptied
+from rollback.removal import remove_path
 from rollback.reports import DrillPart, DrillReport
 from rollback.room import PAGE, ScratchRoom
 from rollback.sampling import SAMPLE_PER_STRATUM, Stratum, files_of, strata

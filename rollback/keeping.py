@@ -23,10 +23,10 @@ from rollback.reading import (
 from rollback.resources.base import Root
 from rollback.smallfiles import SmallFiles
 from rollback.spoiling import is_spoiled
+from rollback.sqlitefiles import has_sqlite_magic
 from rollback.store.catalog import Catalog, Place
 from rollback.store.codec import inode_id
 from rollback.store.writer import BlobWriter
-from rollback.walk import has_sqlite_magic
 
 Allowance = Callable[[Sequence[Job], Sequence[int]], int]
 

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
-from rollback.atomic import remove_path
 from rollback.capture import capture_tree
 from rollback.durable import sync_folder
 from rollback.errors import RollbackError
@@ -21,6 +20,7 @@ from rollback.failpoints import reach
 from rollback.inventory import is_tree, root_from
 from rollback.keeping import KeepingResolver
 from rollback.model import ResourceState
+from rollback.removal import remove_path
 from rollback.store.blobs import BlobReader, file_path
 from rollback.store.catalog import BlobKind, Place
 from rollback.store.codec import join_tree, tree_id

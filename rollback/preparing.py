@@ -6,7 +6,7 @@ import contextlib
 import os
 from dataclasses import replace
 
-from rollback.atomic import remove_path, top_of
+from rollback.atomic import top_of
 from rollback.build import TreeBuilder
 from rollback.damage import damaged_paths
 from rollback.errors import NoSpace, StoreCorrupt
@@ -17,6 +17,7 @@ from rollback.obstacles import (
     leave_out,
 )
 from rollback.plan import TreePlan
+from rollback.removal import remove_path
 from rollback.snapshots import blobs_of
 from rollback.staging import (
     folders_mounted_below,

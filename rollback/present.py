@@ -12,9 +12,10 @@ from rollback.model import Entry, Kind, Policy
 from rollback.reading import Kept
 from rollback.resources.base import Root
 from rollback.spoiling import is_spoiled
+from rollback.sqlitefiles import has_sqlite_magic
 from rollback.store.blobs import BlobReader
 from rollback.store.codec import decode_entry, inode_id, join_tree, tree_id
-from rollback.walk import has_sqlite_magic, read_xattrs
+from rollback.walk import read_xattrs
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

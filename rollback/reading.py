@@ -17,11 +17,12 @@ from rollback.failpoints import reach
 from rollback.folders import FolderCache, cached, split
 from rollback.listing import Xattrs
 from rollback.model import Kind
+from rollback.sqlitefiles import SQLITE_MAGIC
 from rollback.store.blobs import file_path
 from rollback.store.catalog import BlobKind, Place
 from rollback.store.codec import inode_id
 from rollback.store.packs import PACK_LIMIT, PackWriter
-from rollback.walk import SQLITE_MAGIC, open_root, read_xattrs
+from rollback.walk import open_root, read_xattrs
 
 SMALL = 1 << 20
 """Files below this many bytes are packed; larger ones lie as files of their own."""

@@ -11,12 +11,13 @@ import hashlib
 import os
 from collections.abc import Mapping
 
-from rollback.atomic import LiveWriter, remove_path
+from rollback.atomic import LiveWriter
 from rollback.failpoints import reach
 from rollback.lost import Lost, distribution_of, say_lost
 from rollback.metadata import set_metadata
 from rollback.model import Skip
 from rollback.plan import TreePlan, TreeTarget
+from rollback.removal import remove_path
 from rollback.resources.python.model import Environment
 from rollback.resources.python.records import Owner
 from rollback.store.blobs import BlobReader, file_path

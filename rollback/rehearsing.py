@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from rollback.atomic import remove_path
 from rollback.build import Choose, TreeBuilder
 from rollback.durable import sync_file_system
 from rollback.model import Entry
 from rollback.parallel import Workers
 from rollback.plan import TreeTarget
+from rollback.removal import remove_path
 from rollback.reread import differences, hash_one
 from rollback.spoiling import OwnLinks
 from rollback.store.blobs import BlobReader

@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rollback.atomic import remove_path
 from rollback.errors import CaptureFailed, NoSpace, StoreCorrupt, speaking
 from rollback.failpoints import reach
 from rollback.history import History, displaced_by
 from rollback.lock import is_alive
 from rollback.model import Snapshot
+from rollback.removal import remove_path
 from rollback.repacking import repack
 from rollback.reports import PruneReport
 from rollback.snapshots import blobs_of, document_name, load

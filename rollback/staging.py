@@ -13,8 +13,8 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 
-from rollback.atomic import remove_path
 from rollback.errors import RestoreRefused, RollbackError
+from rollback.removal import remove_path
 
 _OWN = b".guard"
 _STAGE = b"stage-"

@@ -11,8 +11,8 @@ import contextlib
 import os
 import re
 
-from rollback.atomic import remove_path
 from rollback.lock import process_start
+from rollback.removal import remove_path
 
 _AT_ONCE = 2_000
 _NAME = re.compile(rb"trash-(\d+)-(\d+)-")

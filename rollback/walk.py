@@ -12,7 +12,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import stat
 import time
 from collections.abc import Callable, Mapping
@@ -26,13 +25,11 @@ from rollback.model import Entry, Kind, Skip
 from rollback.parallel import cores
 from rollback.resources.base import Root
 from rollback.scout import Scout, far_half
+from rollback.sqlitefiles import side_files
 from rollback.store.blobs import BlobReader
 from rollback.times import TICK_NS, kept_ns
 
-SIDE_SUFFIXES = (b"-wal", b"-shm", b"-journal")
-_SIDE_FILE = re.compile(b"-(?:wal|shm|journal)\0")
 _NOTHING: frozenset[bytes] = frozenset()
-SQLITE_MAGIC = b"SQLite format 3\0"
 _FIRST_BATCH = 4_000
 """So many files are handed over first: until then nobody reads."""
 _SHUT = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR}
@@ -216,8 +213,8 @@ class Walker:
         """
         names = self._lister.names_in(fd)
         left_out = self._outside(fd, path, names)
-        if self.root.find_databases and _SIDE_FILE.search(b"\0".join(names) + b"\0"):
-            left_out |= _side_files(fd, names)
+        if self.root.find_databases:
+            left_out |= side_files(fd, names)
         if left_out:
             names = [name for name in names if name not in left_out]
         try:
@@ -377,41 +374,3 @@ def _is_folder(fd: int, name: bytes) -> bool:
         return stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
     except OSError:
         return True
-
-
-def _side_files(fd: int, names: list[bytes]) -> set[bytes]:
-    """Return which of these are side files of SQLite databases that are among them."""
-    here = set(names)
-    bases: dict[bytes, bool] = {}
-
-    def is_side(name: bytes) -> bool:
-        for suffix in SIDE_SUFFIXES:
-            base = name.removesuffix(suffix)
-            if base != name and base in here and _is_regular(fd, name):
-                if base not in bases:
-                    bases[base] = _is_regular(fd, base) and has_sqlite_magic(fd, base)
-                return bases[base]
-        return False
-
-    return {name for name in names if is_side(name)}
-
-
-def _is_regular(fd: int, name: bytes) -> bool:
-    try:
-        return stat.S_ISREG(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
-    except OSError:
-        return False
-
-
-def has_sqlite_magic(fd: int, name: bytes) -> bool:
-    """Return whether the file `name` in an open folder begins like a SQLite database."""
-    try:
-        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
-    except OSError:
-        return False
-    try:
-        return os.read(file, len(SQLITE_MAGIC)) == SQLITE_MAGIC
-    except OSError:
-        return False
-    finally:
-        os.close(file)

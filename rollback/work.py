@@ -22,9 +22,9 @@ from rollback.reports import RestorePlan, Selection
 from rollback.resources.base import Resource
 from rollback.rootfolders import settle_roots
 from rollback.snapshots import gather
+from rollback.sqlitefiles import SIDE_SUFFIXES
 from rollback.store.store import Store
 from rollback.store.vault import StoreVault
-from rollback.walk import SIDE_SUFFIXES
 
 RECLAIM = "reinstall"
 """Action of a step that fetches a file again whose content the store lost."""

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rollback.atomic import remove_path
 from rollback.durable import sync_folder
 from rollback.errors import CatalogCorrupt, NoSpace, NothingToDo, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.lock import StoreLock, is_alive, owner, process_start
 from rollback.model import Operation
+from rollback.removal import remove_path
 from rollback.store import placement
 from rollback.store.blobs import BlobReader, file_path
 from rollback.store.catalog import BlobKind, Catalog
