@@ -109,10 +109,10 @@ class Verifier:
 
         def note() -> None:
             with self.store.catalog.transaction():
-                self.store.note_unclean(self.operation.started_at)
+                self.store.litter.note_unclean(self.operation.started_at)
 
-        self.store.with_room(note)
-        self.store.drop_unknown()
+        self.store.reserve.with_room(note)
+        self.store.litter.drop_unknown()
 
     def _keep(self, writer: BlobWriter, *, update_index: bool) -> None:
         if not update_index:

@@ -99,10 +99,10 @@ def _less(most: int, room: Room | None) -> int:
 def _forget(store: Store, operation: Operation) -> None:
     """Remove what the first try wrote."""
     with store.catalog.transaction():
-        store.note_unclean(operation.started_at)
-    store.clean(operation.seq)
+        store.litter.note_unclean(operation.started_at)
+    store.litter.clean(operation.seq)
     os.makedirs(store.work(operation.seq), mode=0o700, exist_ok=True)
-    store.drop_unknown()
+    store.litter.drop_unknown()
 
 
 def _make_room(

@@ -96,7 +96,7 @@ class Custody:
         """Take files that stay in use, where that is free or there is room for it."""
         self._link(fd, [path for path in paths if self.root.policy(path) is Policy.LINK])
         rest = [path for path in paths if path not in self.kept and path not in self.gone]
-        self._copy(fd, rest, lambda *_: self.store.free() - 2 * self.store.reserve())
+        self._copy(fd, rest, lambda *_: self.store.reserve.free() - 2 * self.store.reserve.size())
         self._check(rest)
 
     def _check(self, paths: Sequence[bytes]) -> dict[bytes, str]:
@@ -163,8 +163,8 @@ class Custody:
         """
         sizes = {_inode(self.infos[path]): (stored_size(self.infos[path]), path) for path in paths}
         needed = sum(size for size, _ in sizes.values())
-        self.store.release_reserve(needed)
-        free = self.store.free()
+        self.store.reserve.release(needed)
+        free = self.store.reserve.free()
         if needed <= free:
             return
         # Few rollbacks come here: what the store has already is worth a look by now.

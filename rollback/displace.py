@@ -107,7 +107,7 @@ class Displacer:
         self.states += unchanged
         work = self.store.work(self.operation.seq)
         found = [Found(one, None, one.weigh(self._wanted(one))) for one in resources]
-        self.store.release_reserve(sum(with_upkeep(one.weight.most) for one in found))
+        self.store.reserve.release(sum(with_upkeep(one.weight.most) for one in found))
         taker = DatabaseTaker(self.store, self.writer, work, self._spare)
         refused: dict[str, str] = {}
         for taken in taker.take_all(found):
@@ -124,7 +124,7 @@ class Displacer:
     def _spare(self, weight: Weight) -> int:
         """Return how many bytes of a database may be kept; a rollback heeds no quota."""
         beside = written_beside(weight, os.stat(self.store.catalog.path).st_size)
-        return max(0, self.store.free() - beside - UPKEEP * self.writer.added)
+        return max(0, self.store.reserve.free() - beside - UPKEEP * self.writer.added)
 
     def commit(self) -> Snapshot:
         """Commit the undo snapshot; the caller's transaction makes it visible."""

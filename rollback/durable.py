@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
+
+from rollback.failpoints import reach
 
 if TYPE_CHECKING:
     from ctypes import CDLL
@@ -152,3 +155,32 @@ def _sync(libc: CDLL, fd: int, path: bytes) -> None:
     if libc.syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
+
+
+def write_durably(path: bytes, content: bytes, failpoint: str) -> None:
+    """Write a file so that after a crash it is there whole or not at all."""
+    partial = path + b".tmp"
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    reach(failpoint)
+    os.rename(partial, path)
+    sync_folder(os.path.dirname(path))
+
+
+def copy_durably(path: bytes) -> None:
+    """Replace a file by a copy of itself with an inode of its own, private and durable."""
+    partial = path + b".tmp"
+    with open(path, "rb") as source:
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as target:
+            shutil.copyfileobj(source, target, 4 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+    os.rename(partial, path)
+    sync_folder(os.path.dirname(path))

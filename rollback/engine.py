@@ -152,7 +152,9 @@ class Engine(History):
         """Merge `data` into an operation's line of the log, durably."""
         catalog = self.store.catalog
         with self._say(StoreUnusable, "the log could not be written"):
-            return self.store.with_room(lambda: catalog.change_operation(operation.seq, data))
+            return self.store.reserve.with_room(
+                lambda: catalog.change_operation(operation.seq, data)
+            )
 
     def finish(self, operation: Operation, state: str, data: Mapping[str, Any]) -> Operation:
         """End an operation: its line says so, its private files are gone, the lock is free."""
@@ -181,15 +183,15 @@ class Engine(History):
                         other.seq, {"resumed_by": operation.seq}, state="interrupted", ended=True
                     )
                 if finished or state != "done":
-                    self.store.note_unclean(since)
+                    self.store.litter.note_unclean(since)
                 return catalog.change_operation_within(operation.seq, data, state=state, ended=True)
 
-        done = self.store.with_room(write)
+        done = self.store.reserve.with_room(write)
         # What stays behind here is removed by the next recovery; the operation has ended.
         with contextlib.suppress(OSError, ValueError, RollbackError):
             for ended in (operation, *finished):
-                self.store.clean(ended.seq)
-            self.store.drop_unknown()
+                self.store.litter.clean(ended.seq)
+            self.store.litter.drop_unknown()
         return done
 
     def snapshot(
@@ -206,7 +208,7 @@ class Engine(History):
         with self._say(CaptureFailed, "the snapshot could not be taken, nothing of it is kept"):
             self.store.catalog.upgrade()
             self.store.part_shared()
-            self.store.set_reserve()
+            self.store.reserve.set_aside()
             write_rescue(self.store)
         wanted = Wanted(self.inspect(), kind, label)
         with self._say(CaptureFailed, "the snapshot is there, but its end failed"):
@@ -298,9 +300,9 @@ class Engine(History):
                 for operation in dead
                 if operation.state != "applying"
             ]
-            if self.store.strays() or self.store.unclean_since() is not None:
+            if self.store.litter.strays() or self.store.litter.unclean_since() is not None:
                 with contextlib.suppress(StoreBusy):
-                    self._holding_lock(self.store.sweep)
+                    self._holding_lock(self.store.litter.sweep)
         return told
 
     def _holding_lock(self, work: Callable[[], _T]) -> _T:
@@ -320,7 +322,7 @@ class Engine(History):
         self._remove_stages(operation)
         plan = self.plan(snapshot, selection_from(operation.data))
         intent = {**operation.data, "resumes": operation.seq, "owner": owner()}
-        again = self.store.with_room(
+        again = self.store.reserve.with_room(
             lambda: self.store.catalog.add_operation(operation.kind, intent)
         )
         os.makedirs(self.store.work(again.seq), mode=0o700, exist_ok=True)

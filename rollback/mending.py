@@ -180,7 +180,7 @@ class Mender:
                 self._read_anew(state, {bad.blob for bad in trees if not bad.repaired})
 
     def _room(self, _jobs: object, _sizes: object) -> int:
-        return self.store.free()
+        return self.store.reserve.free()
 
     def _read_anew(self, state: ResourceState, wanted: set[bytes]) -> None:
         stem = f"{0:08d}-m{secrets.token_hex(4)}"

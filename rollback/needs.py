@@ -61,7 +61,7 @@ class Needs:
     def free(self, disk: Disk) -> int:
         """Return the bytes of a disk that an unprivileged process may still write."""
         if disk is self._own:
-            return self.store.free()
+            return self.store.reserve.free()
         fs = os.statvfs(disk.folder)
         return fs.f_bavail * fs.f_frsize
 

@@ -80,7 +80,7 @@ class Preparation:
         for work in self.work.databases:
             if work.state is not None:
                 needs.add_database(work.path, work.resource.needs(work.state))
-        self.store.release_reserve(needs.of_store)
+        self.store.reserve.release(needs.of_store)
         self.task.share = needs.is_tight
         for disk in needs.disks.values():
             free = needs.free(disk)

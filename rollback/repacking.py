@@ -60,7 +60,7 @@ def repack(store: Store, damaged: Collection[int] = ()) -> None:
 
 def _fitting(store: Store, chosen: Collection[int], alive: Mapping[int, int]) -> list[int]:
     """Return those packs for whose live content there is room, those with least of it first."""
-    room = store.free() // 2
+    room = store.reserve.free() // 2
     fitting = []
     for number in sorted(chosen, key=alive.__getitem__):
         room -= alive[number]

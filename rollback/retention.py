@@ -80,14 +80,14 @@ def prune(store: Store, rules: Rules, *, dry_run: bool) -> PruneReport:
                 raise _DryRun
         if not dry_run:
             reach("prune.marked")
-            store.clean(0)
+            store.litter.clean(0)
             sweep(store.folder)
             remove_garbage(store)
             try:
                 with speaking(CaptureFailed, "packs could not be written anew"):
                     repack(store)
             except NoSpace:
-                store.clean(0)  # what is dead in them stays until there is room
+                store.litter.clean(0)  # what is dead in them stays until there is room
             remove_garbage(store)
         limit = before if rules.max_bytes is None else rules.max_bytes
         excess = max(0, sweeper.remaining(before) - limit)

@@ -72,7 +72,7 @@ class Room:
         self._used = store.used()
         self._forgetful = forgetful
         self._quota = max_store_bytes - self._used
-        self._margin = 2 * store.reserve()
+        self._margin = 2 * store.reserve.size()
         self._catalog = os.stat(store.catalog.path).st_size
         self._files = 0
         self._counted = 0
@@ -99,7 +99,7 @@ class Room:
         if self.closed:
             return 0
         journal = min(self._catalog, JOURNAL * self._files)
-        disk = self.store.free() - self._margin - self.upkeep - journal
+        disk = self.store.reserve.free() - self._margin - self.upkeep - journal
         quota = min(self._quota - self.upkeep, self.most) - self.writer.new_bytes
         left = max(0, min(quota, disk))
         self.offered = max(self.offered, left)
@@ -113,7 +113,7 @@ class Room:
             return 0
         self.asked += weight.most
         upkeep = self.upkeep + UPKEEP * self.writer.added
-        disk = self.store.free() - self._margin - upkeep
+        disk = self.store.reserve.free() - self._margin - upkeep
         disk -= written_beside(weight, self._catalog)
         quota = min(self._quota - upkeep, self.most) - self.writer.new_bytes
         left = max(0, min(quota, disk))
@@ -147,11 +147,11 @@ class ScratchRoom:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._floor = store.free() // _LEFT_FREE
+        self._floor = store.reserve.free() // _LEFT_FREE
 
     def left(self) -> int:
         """Return how many bytes may still be written."""
-        return max(0, self.store.free() - self._floor)
+        return max(0, self.store.reserve.free() - self._floor)
 
     def takes(self, path: bytes, entry: Entry, linking: Linking) -> int:
         """Return how many bytes of the disk a rebuilt file takes.

@@ -27,7 +27,8 @@ from rollback.resources.base import Root
 from rollback.resources.configuration import capture_variables
 from rollback.room import Room
 from rollback.store.catalog import storable
-from rollback.store.store import Store, document_stem, read_json
+from rollback.store.documents import document_stem, read_json
+from rollback.store.store import Store
 from rollback.store.writer import BlobWriter
 
 _CHECK = "sha256"

@@ -84,7 +84,7 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
             _remember(store, damage, bad)
         if repair and all(d.repaired for d in damage):
             # What this repair, or one that died, put new packs in the place of.
-            store.clean(0)
+            store.litter.clean(0)
             remove_garbage(store)
         elapsed_s = time.monotonic() - started
         return VerifyReport(blobs, size, len(snapshots), tuple(damage), elapsed_s)

@@ -13,7 +13,7 @@ from pathlib import Path
 import rollback
 from rollback import rescue
 from rollback.listing import find_lister
-from rollback.store import store
+from rollback.store import reserve
 
 NOBODY = 65_534
 IS_ROOT = os.geteuid() == 0
@@ -78,5 +78,5 @@ def prepare_once() -> None:
     packed = functools.cache(rescue.build)
     packed(Path(rollback.__file__).parent)
     rescue.build = packed
-    store.RESERVE = 2 << 20  # to fill and to free 32 MB takes longer than a whole snapshot here
+    reserve.RESERVE = 2 << 20  # to fill and to free 32 MB takes longer than a whole snapshot here
     gc.freeze()

@@ -14,8 +14,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from rollback.durable import write_durably
 from rollback.failpoints import reach
-from rollback.store.store import Store, write_durably
+from rollback.store.store import Store
 
 NAME = "rescue.pyz"
 _VALUE = "rescue"

@@ -7,40 +7,26 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import secrets
-import shutil
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from rollback.durable import sync_folder
-from rollback.errors import CatalogCorrupt, NoSpace, NothingToDo, StoreCorrupt
+from rollback.durable import copy_durably, write_durably
+from rollback.errors import CatalogCorrupt, NothingToDo, StoreCorrupt
 from rollback.failpoints import reach
-from rollback.lock import StoreLock, is_alive, owner, process_start
+from rollback.lock import StoreLock, is_alive, owner
 from rollback.model import Operation
 from rollback.removal import remove_path
 from rollback.store import placement
 from rollback.store.blobs import BlobReader, file_path
 from rollback.store.catalog import BlobKind, Catalog
+from rollback.store.litter import Litter
 from rollback.store.owned import Owned, aside_files
+from rollback.store.reserve import Reserve
 
-RESERVE = 32 << 20
-"""Bytes that are set aside, at most, so that a rollback has room on a full disk."""
-_RESERVE_SHARE = 20
-"""One part in so many of what is free is set aside where there is little."""
-_TIGHT = 8 << 20
-_LITTLE = 1 << 20
-_T = TypeVar("_T")
 _RESTORES = ("rollback", "undo", "redo")
-_DAY_S = 86_400.0
-_TICK_S = 0.02
-_UNCLEAN = "unclean since"
-_DRILL = re.compile(rb"drill-(\d+)")
-_PACK = re.compile(rb"(\d{8})-[^.]+\.pack(\.tmp)?")
-_FILE = re.compile(rb"((?:[0-9a-f]{2})+)(\.tmp)?")
 
 
 class Store:
@@ -52,6 +38,9 @@ class Store:
 
     Attributes:
         max_bytes: Its quota, which its opener may set.
+        lock: Who holds it may change the store.
+        litter: What died or failed operations left.
+        reserve: Bytes that are set aside for a rollback on a full disk.
 
     Raises:
         NothingToDo: It does not exist and shall not be made.
@@ -80,6 +69,8 @@ class Store:
         self.max_bytes = sys.maxsize
         self._works: dict[int, bytes] = {}
         self.lock = StoreLock(os.path.join(self.folder, b"lock"))
+        self.litter = Litter(self.folder, self.catalog, self.work)
+        self.reserve = Reserve(path)
 
     def close(self) -> None:
         """Close everything; the lock is given back."""
@@ -95,10 +86,10 @@ class Store:
         """
         self.lock.acquire()
         if kind in _RESTORES:
-            self.release_reserve()
+            self.reserve.release()
         reach("operation.begin")
         intent = {**data, "owner": owner()}
-        operation = self.with_room(lambda: self.catalog.add_operation(kind, intent))
+        operation = self.reserve.with_room(lambda: self.catalog.add_operation(kind, intent))
         os.makedirs(self.work(operation.seq), mode=0o700, exist_ok=True)
         reach("operation.begun")
         return operation
@@ -115,104 +106,6 @@ class Store:
             name = found[0] if found else number + b"-" + secrets.token_hex(4).encode()
             self._works[seq] = os.path.join(inside, name)
         return self._works[seq]
-
-    def clean(self, seq: int) -> None:
-        """Remove what an operation left: its private folder, and packs nobody knows."""
-        reach("recover.clean")
-        remove_path(self.work(seq))
-        for path, owner_seq in self._unknown_packs():
-            if owner_seq == seq:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-
-    def _unknown_packs(self) -> Iterator[tuple[bytes, int]]:
-        """Yield the packs that are none of the catalog's, and the operation that began each."""
-        packs = os.path.join(self.folder, b"packs")
-        known = {row[0] for row in self.catalog.db.execute("SELECT name FROM pack")}
-        for name in os.listdir(packs):
-            match = _PACK.fullmatch(name)
-            if match and (match[2] or name.removesuffix(b".pack").decode() not in known):
-                yield os.path.join(packs, name), int(match[1])
-
-    def _unknown_files(self) -> Iterator[bytes]:
-        """Yield the files of single blobs that are none of the catalog's; no name but of ours."""
-        for folder in (b"loose", b"links"):
-            for fan in os.listdir(os.path.join(self.folder, folder)):
-                inside = os.path.join(self.folder, folder, fan)
-                for name in os.listdir(inside):
-                    match = _FILE.fullmatch(name)
-                    if match and (
-                        match[2] or self.catalog.place(bytes.fromhex(match[1].decode())) is None
-                    ):
-                        yield os.path.join(inside, name)
-
-    def note_unclean(self, since: float) -> None:
-        """Note, in the caller's transaction, that what no row names has to be dropped.
-
-        Args:
-            since: Unix time in seconds at which the operation that died or failed began.
-        """
-        before = self.unclean_since()
-        # The kernel stamps a file with the time of its last tick, which may be before that.
-        since -= _TICK_S
-        self.catalog.set_value(_UNCLEAN, repr(since if before is None else min(before, since)))
-
-    def unclean_since(self) -> float | None:
-        """Return since when there may be content that no row names; None where there is none."""
-        text = self.catalog.value(_UNCLEAN)
-        return float(text) if text else None
-
-    def drop_unknown(self) -> None:
-        """Remove content and documents that no row names, where an operation died or failed.
-
-        What is older than that operation stays, whatever the catalog says: it may be the catalog
-        that is lost. The note of it goes last: whoever is killed here is followed by another.
-        """
-        since = self.unclean_since()
-        if since is None:
-            return
-        known = {
-            document_stem(seq, kind).encode() + b".json"
-            for seq, kind in self.catalog.db.execute("SELECT seq, kind FROM snapshot")
-        }
-        documents = os.path.join(self.folder, b"snapshots")
-        for name in os.listdir(documents):
-            if name not in known:
-                _remove_younger(os.path.join(documents, name), since)
-        for path, _ in self._unknown_packs():
-            _remove_younger(path, since)
-        for path in self._unknown_files():
-            _remove_younger(path, since)
-        reach("recover.cleaned")
-        with self.catalog.transaction():
-            self.catalog.set_value(_UNCLEAN, "")
-
-    def strays(self) -> list[bytes]:
-        """Return what dead processes left in the store; without the lock some may be in use."""
-        rows = self.catalog.db.execute("SELECT seq FROM operation WHERE ended_at IS NULL")
-        open_ones = {b"%08d" % seq for (seq,) in rows}
-        found = []
-        for name in os.listdir(os.path.join(self.folder, b"work")):
-            drill = _DRILL.match(name)
-            alive = drill is not None and process_start(int(drill[1])) != 0
-            path = os.path.join(self.folder, b"work", name)
-            # A comparison works without the lock, in a folder of its own, for minutes at most.
-            if name.startswith(b"sqlite-"):
-                with contextlib.suppress(FileNotFoundError):
-                    alive = time.time() - os.lstat(path).st_mtime < _DAY_S
-            if name[:8] not in open_ones and not alive:
-                found.append(path)
-        for folder in (b"", b"packs", b"snapshots"):
-            inside = os.path.join(self.folder, folder)
-            names = (name for name in os.listdir(inside) if name.endswith(b".tmp"))
-            found += [os.path.join(inside, name) for name in names]
-        return found
-
-    def sweep(self) -> None:
-        """Remove what dead processes left; the lock is held."""
-        for path in self.strays():
-            remove_path(path)
-        self.drop_unknown()
 
     @contextlib.contextmanager
     def scratch(self, operation: Operation, name: str) -> Iterator[bytes]:
@@ -246,11 +139,6 @@ class Store:
         """Write the store's key."""
         write_durably(os.fsencode(self.path / "key"), key, "snapshot.rename")
 
-    def free(self) -> int:
-        """Return the bytes that an unprivileged process may still write."""
-        fs = os.statvfs(self.folder)
-        return fs.f_bavail * fs.f_frsize
-
     def used(self) -> int:
         """Return the bytes of content that only the store has, what rollbacks took included."""
         packed = self.catalog.db.execute("SELECT coalesce(sum(length), 0) FROM pack").fetchone()[0]
@@ -264,55 +152,6 @@ class Store:
         taken = self.catalog.db.execute("SELECT id FROM blob WHERE kind = 4 AND place > 0")
         links = (file_path(self.folder, BlobKind.INODE, row[0]) for row in taken)
         return Owned(itertools.chain(links, aside_files(self.folder)))
-
-    def reserve(self) -> int:
-        """Return how many bytes are to be set aside here: less where little is free."""
-        return min(RESERVE, self.free() // _RESERVE_SHARE)
-
-    def set_reserve(self) -> None:
-        """Set bytes aside for a rollback on a full disk."""
-        path = self.path / "reserve"
-        size = self.reserve()
-        if not path.exists() and size:
-            with contextlib.suppress(OSError):
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                try:
-                    os.posix_fallocate(fd, 0, size)
-                finally:
-                    os.close(fd)
-
-    def release_reserve(self, needed: int = 0) -> None:
-        """Free the reserve where hardly more than `needed` bytes are left without it."""
-        if self.free() < needed + _TIGHT:
-            reach("reserve.release")
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path / "reserve")
-
-    def with_room(self, write: Callable[[], _T]) -> _T:
-        """Return what a small write returns; on a full disk the reserve makes room for it.
-
-        Raises:
-            NoSpace: There is no reserve to release any more.
-        """
-        while True:
-            try:
-                return write()
-            except NoSpace:
-                if not self._shrink_reserve():
-                    raise
-
-    def _shrink_reserve(self) -> bool:
-        """Give a little of the reserve back: the rest stays for the rollback that may follow."""
-        path = self.path / "reserve"
-        try:
-            size = path.stat().st_size
-            if size <= _LITTLE:
-                path.unlink()
-            else:
-                os.truncate(path, size - _LITTLE)
-        except FileNotFoundError:
-            return False
-        return True
 
     def note_shared(self, blobs: Iterable[bytes]) -> None:
         """Remember large blobs that a rollback put in place themselves, for want of space."""
@@ -330,7 +169,7 @@ class Store:
             path = file_path(self.folder, BlobKind.LOOSE, bytes.fromhex(name))
             try:
                 info = os.lstat(path)
-                if info.st_nlink > 1 and info.st_size + 2 * RESERVE > self.free():
+                if info.st_nlink > 1 and not self.reserve.fits(info.st_size):
                     left.append(name)
                 elif info.st_nlink > 1:
                     copy_durably(path)
@@ -371,57 +210,3 @@ def _refuse_lost_catalog(path: Path) -> None:
             f"the catalog {catalog} is {state}, but there are snapshots",
             hint="guard verify --repair",
         )
-
-
-def document_stem(seq: int, kind: str) -> str:
-    """Return the name of a snapshot's document; one operation may have one of each kind."""
-    return f"{seq:08d}" + ("-undo" if kind == "undo" else "")
-
-
-def _remove_younger(path: bytes, since: float) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if os.lstat(path).st_ctime >= since:
-            os.unlink(path)
-
-
-def write_durably(path: bytes, content: bytes, failpoint: str) -> None:
-    """Write a file so that after a crash it is there whole or not at all."""
-    partial = path + b".tmp"
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(fd, view) :]
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    reach(failpoint)
-    os.rename(partial, path)
-    sync_folder(os.path.dirname(path))
-
-
-def copy_durably(path: bytes) -> None:
-    """Replace a file by a copy of itself with an inode of its own, private and durable."""
-    partial = path + b".tmp"
-    with open(path, "rb") as source:
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as target:
-            shutil.copyfileobj(source, target, 4 << 20)
-            target.flush()
-            os.fsync(target.fileno())
-    os.rename(partial, path)
-    sync_folder(os.path.dirname(path))
-
-
-def read_json(content: bytes | str) -> Any:
-    """Return a JSON value of the store.
-
-    Raises:
-        StoreCorrupt: It is not JSON.
-    """
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise StoreCorrupt(
-            f"a record in the store cannot be read: {error}", hint="guard verify --repair"
-        ) from error

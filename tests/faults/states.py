@@ -13,7 +13,7 @@ from pathlib import Path
 
 from driving import Project, scratch_project
 from rollback import build, smallfiles
-from rollback.store.store import Store
+from rollback.store.reserve import Reserve
 from unprivileged import IS_ROOT, give_away
 
 
@@ -264,8 +264,8 @@ def _spoil_read_only(project: Project) -> None:
 
 
 def _nearly_full() -> None:
-    free = Store.free
-    Store.free = lambda self: min(free(self), 14 << 20)  # type: ignore[method-assign]
+    free = Reserve.free
+    Reserve.free = lambda self: min(free(self), 14 << 20)  # type: ignore[method-assign]
 
 
 def _more(make: Callable[[Project], None]) -> Callable[[Project], None]:

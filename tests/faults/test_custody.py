@@ -24,7 +24,7 @@ from rollback.errors import NoSpace, NothingToDo, RestoreIncomplete
 from rollback.inventory import EngineSettings
 from rollback.model import Snapshot
 from rollback.reports import RestoreOutcome, Selection
-from rollback.store.store import Store
+from rollback.store.reserve import Reserve
 from unprivileged import IS_ROOT, NOBODY, as_nobody, give_away
 
 MEMORY = Path("/dev/shm")
@@ -220,7 +220,7 @@ def test_what_does_not_fit_stops_the_rollback_before_it_writes(
     (tight.root / "file").write_text("spoilt")
     (tight.root / "result").write_bytes(os.urandom(2 << 20))
     spoilt = manifest(tight.root)
-    monkeypatch.setattr(Store, "free", lambda _: 1 << 20)
+    monkeypatch.setattr(Reserve, "free", lambda _: 1 << 20)
     with pytest.raises(NoSpace) as caught:
         tight.rollback(taken)
     assert caught.value.missing_bytes >= 1 << 20
@@ -241,7 +241,7 @@ def test_what_the_store_has_already_needs_no_room(
     taken = tight.snapshot().snapshot
     shutil.copyfile(tight.root / "big", tight.root / "copy")
     spoilt = manifest(tight.root)
-    monkeypatch.setattr(Store, "free", lambda _: 1 << 20)
+    monkeypatch.setattr(Reserve, "free", lambda _: 1 << 20)
     assert tight.rollback(taken).skipped == ()
     monkeypatch.undo()
     tight.undo()
@@ -259,7 +259,7 @@ def test_names_of_one_file_that_all_go_need_no_room(
     (project.root / "best").hardlink_to(project.root / "last")
     spoilt = manifest(project.root)
     inode = (project.root / "best").stat().st_ino
-    monkeypatch.setattr(Store, "free", lambda _: 1 << 20)
+    monkeypatch.setattr(Reserve, "free", lambda _: 1 << 20)
     project.rollback(taken)
     assert project.undo().skipped == ()
     assert_back(spoilt, manifest(project.root))
@@ -285,7 +285,7 @@ def test_files_that_only_look_the_same_stay_two(
     shutil.copy2(project.root / "one", project.root / "copy")
     (project.root / "copy").rename(project.root / "other")
     spoilt = manifest(project.root)
-    monkeypatch.setattr(Store, "free", lambda _: 1 << 9)
+    monkeypatch.setattr(Reserve, "free", lambda _: 1 << 9)
     project.rollback(moved)  # they become one file again, which the next undo parts
     for name in ("one", "other"):
         (project.root / name).unlink()

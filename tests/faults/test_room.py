@@ -131,7 +131,7 @@ def test_a_quota_that_the_disk_does_not_tell_of(
     """That of a user shows when it is reached (EDQUOT): what fits is kept, the rest named."""
     with mounted(tmp_path / "disk", 56) as disk, scratch_project() as project:
         project.store = disk / "store"
-        monkeypatch.setattr("rollback.store.store.Store.free", lambda _: 1 << 40)
+        monkeypatch.setattr("rollback.store.reserve.Reserve.free", lambda _: 1 << 40)
         for number in range(8):
             (project.root / f"{number}.ckpt").write_bytes(bytes([number]) * (8 << 20))
             (project.root / f"{number}.txt").write_text(f"{number}")

@@ -247,7 +247,7 @@ def test_strays_are_found_and_swept(store: Store) -> None:
         (store.path / "work" / name).mkdir()
     (store.path / "packs" / "00000001-0.pack.tmp").touch()
     (store.path / "snapshots" / "00000001.json.tmp").touch()
-    store.sweep()
+    store.litter.sweep()
     left = sorted(path.name for path in (store.path / "work").iterdir())
     assert left == sorted(
         [Path(os.fsdecode(store.work(operation.seq))).name, f"drill-{os.getpid()}"]
@@ -302,11 +302,11 @@ def test_what_no_row_names_goes_if_it_is_no_older_than_what_died(
     unknown.touch()
     foreign.touch()
     with store.catalog.transaction():
-        store.note_unclean(unknown.stat().st_ctime + age_s)
-    store.sweep()
+        store.litter.note_unclean(unknown.stat().st_ctime + age_s)
+    store.litter.sweep()
     assert unknown.exists() is stays
     assert foreign.exists()
-    assert store.unclean_since() is None
+    assert store.litter.unclean_since() is None
 
 
 def test_a_store_of_an_earlier_version_learns_what_it_lacks(tmp_path: Path) -> None:
