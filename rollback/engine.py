@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -20,7 +20,6 @@ from rollback.drill import Drill
 from rollback.errors import (
     CaptureFailed,
     DrillFailed,
-    NothingToDo,
     RestoreIncomplete,
     RollbackError,
     StoreBusy,
@@ -29,17 +28,16 @@ from rollback.errors import (
 )
 from rollback.failpoints import reach
 from rollback.folders import allow_many_files
-from rollback.history import History, selection_data, selection_from
+from rollback.history import selection_data, selection_from
 from rollback.inventory import (
     EngineSettings,
     Inventory,
-    is_tree,
-    resource_from,
     take_inventory,
 )
 from rollback.lock import owner
 from rollback.model import Operation, Snapshot
 from rollback.obstacles import Obstacle
+from rollback.operations import Operations
 from rollback.reports import (
     Difference,
     DrillReport,
@@ -53,11 +51,9 @@ from rollback.reports import (
 )
 from rollback.rescue import write_rescue
 from rollback.restore import Restorer
-from rollback.shut import Modes, find_shut, open_folders, set_modes
+from rollback.shut import Modes, find_shut, open_folders
 from rollback.soundness import Soundness, check_roots
-from rollback.staging import remove_stages
 from rollback.store import placement
-from rollback.store.catalog import translated
 from rollback.store.store import Store
 from rollback.task import Task
 from rollback.work import Work, make_plan
@@ -68,7 +64,7 @@ _FRESH_S = 2.0
 _NAMED = 20
 
 
-class Engine(History):
+class Engine(Operations):
     """The snapshot engine of one project.
 
     Args:
@@ -97,11 +93,6 @@ class Engine(History):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @contextlib.contextmanager
-    def _say(self, kind: type[RollbackError], what: str) -> Iterator[None]:
-        with speaking(kind, what), translated(self.store.catalog.path):
-            yield
 
     def close(self) -> None:
         """Close the store and give its lock back."""
@@ -132,67 +123,6 @@ class Engine(History):
         if self._inventory is None:
             self._inventory = take_inventory(self.settings, self.store.path)
         return self._inventory
-
-    def begin(self, kind: str, data: Mapping[str, Any]) -> Operation:
-        """Take the project's lock and write the intent of an operation, durably.
-
-        Raises:
-            StoreBusy: Another operation is at work; it is named.
-            StoreUnusable: The intent cannot be written.
-        """
-        depth = self.store.lock.depth
-        try:
-            with self._say(StoreUnusable, f"the {kind} could not be begun, nothing was changed"):
-                return self.store.begin(kind, {"project": self.project, **data})
-        except BaseException:
-            self.store.lock.release_to(depth)
-            raise
-
-    def update(self, operation: Operation, data: Mapping[str, Any]) -> Operation:
-        """Merge `data` into an operation's line of the log, durably."""
-        catalog = self.store.catalog
-        with self._say(StoreUnusable, "the log could not be written"):
-            return self.store.reserve.with_room(
-                lambda: catalog.change_operation(operation.seq, data)
-            )
-
-    def finish(self, operation: Operation, state: str, data: Mapping[str, Any]) -> Operation:
-        """End an operation: its line says so, its private files are gone, the lock is free."""
-        try:
-            with self._say(StoreUnusable, "the end of the operation could not be written down"):
-                return self._end(operation, state, data)
-        finally:
-            self.store.lock.release()
-
-    def _end(
-        self,
-        operation: Operation,
-        state: str,
-        data: Mapping[str, Any],
-        finished: Sequence[Operation] = (),
-    ) -> Operation:
-        """End an operation, and with it those that died and that it finished: all or none."""
-        reach("operation.finish")
-        catalog = self.store.catalog
-        since = min(ended.started_at for ended in (operation, *finished))
-
-        def write() -> Operation:
-            with catalog.transaction():
-                for other in finished:
-                    catalog.change_operation_within(
-                        other.seq, {"resumed_by": operation.seq}, state="interrupted", ended=True
-                    )
-                if finished or state != "done":
-                    self.store.litter.note_unclean(since)
-                return catalog.change_operation_within(operation.seq, data, state=state, ended=True)
-
-        done = self.store.reserve.with_room(write)
-        # What stays behind here is removed by the next recovery; the operation has ended.
-        with contextlib.suppress(OSError, ValueError, RollbackError):
-            for ended in (operation, *finished):
-                self.store.litter.clean(ended.seq)
-            self.store.litter.drop_unknown()
-        return done
 
     def snapshot(
         self, operation: Operation, *, kind: str, label: str, progress: Progress | None = None
@@ -349,19 +279,6 @@ class Engine(History):
             return f"{name} did not finish; to put its changes back: guard rollback --last"
         return f"{name} did not finish; nothing of it was kept"
 
-    def _remove_stages(self, operation: Operation) -> None:
-        """Remove what a restore that died had staged outside of the store."""
-        if not operation.data.get("target_id"):
-            return
-        with contextlib.suppress(NothingToDo):
-            target = self.find_snapshot(str(operation.data["target_id"]))
-            remove_stages(os.fsencode(s.location) for s in target.states if is_tree(s))
-            for state in target.states:
-                if not is_tree(state):
-                    # What cannot be cleaned now is by the restore that takes its place.
-                    with contextlib.suppress(OSError, RollbackError):
-                        resource_from(state).clean()
-
     def _restore(self, operation: Operation, plan: RestorePlan) -> RestoreOutcome:
         started = time.monotonic()
         try:
@@ -390,24 +307,18 @@ class Engine(History):
             raise
         elapsed_s = time.monotonic() - started
         steps, skipped = restorer.steps(), restorer.unrestorable()
-        done: dict[str, Any] = {"elapsed_s": elapsed_s, "steps": sum(s.changes for s in steps)}
-        done["verified"] = restorer.verified
-        done["idle"] = work.idle
-        done["unrestorable"] = [skip.what for skip in skipped[:_NAMED]]
-        done["problems"] = list(sound.problems[:_NAMED])
-        unwritten = "all is back, but that could not be written down"
-        try:
-            with self._say(RestoreIncomplete, unwritten):
-                reach("restore.finish")
-                reached, (*below, identity) = self.superseded(operation, undo, work.snapshot)
-                done |= {"undo_id": identity, "undo_below": below}
-                self._end(operation, "done", done, reached)
-        except RestoreIncomplete:
-            raise
-        except RollbackError as error:
-            raise RestoreIncomplete(f"{unwritten}: {error}", hint=error.hint) from error
-        finally:
-            self.store.lock.release()
+        identity = self._write_down(
+            operation,
+            (undo, work.snapshot),
+            {
+                "elapsed_s": elapsed_s,
+                "steps": sum(step.changes for step in steps),
+                "verified": restorer.verified,
+                "idle": work.idle,
+                "unrestorable": [skip.what for skip in skipped[:_NAMED]],
+                "problems": list(sound.problems[:_NAMED]),
+            },
+        )
         return RestoreOutcome(
             operation.id,
             plan.snapshot.id,
@@ -420,6 +331,36 @@ class Engine(History):
             problems=sound.problems,
             unchecked=(*task.by_hand, *sound.skips),
         )
+
+    def _write_down(
+        self, operation: Operation, swapped: tuple[Snapshot, Snapshot], done: dict[str, Any]
+    ) -> str:
+        """End a restore that is verified; return the id of the snapshot that takes it back.
+
+        Args:
+            operation: The restore.
+            swapped: What it displaced, and what it put back.
+            done: What the log keeps of it.
+
+        Raises:
+            RestoreIncomplete: That could not be written; the next command does it.
+        """
+        unwritten = "all is back, but that could not be written down"
+        try:
+            with self._say(RestoreIncomplete, unwritten):
+                reach("restore.finish")
+                reached, ids = self.superseded(operation, *swapped)
+                *below, identity = ids
+                self._end(
+                    operation, "done", {**done, "undo_id": identity, "undo_below": below}, reached
+                )
+        except RestoreIncomplete:
+            raise
+        except RollbackError as error:
+            raise RestoreIncomplete(f"{unwritten}: {error}", hint=error.hint) from error
+        finally:
+            self.store.lock.release()
+        return identity
 
     def _open_shut(self, operation: Operation, work: Work) -> Work:
         """Open the folders that hide what a plan is about; their modes are in the log before."""
@@ -447,14 +388,6 @@ class Engine(History):
             return
         with contextlib.suppress(RollbackError):
             self.finish(operation, "failed", {"error": str(error)})
-
-    def _shut_again(self, operation: Operation) -> None:
-        """Give folders that were opened for a restore their modes back: it changed nothing."""
-        opened = self.store.catalog.operation(operation.seq).data.get("opened")
-        if opened:
-            target = self.find_snapshot(str(operation.data["target_id"]))
-            roots = [os.fsencode(state.location) for state in filter(is_tree, target.states)]
-            set_modes(opened, roots)
 
     def _check(self, work: Work) -> Soundness:
         """Ask whether the repositories and environments that were touched work."""
