@@ -2,7 +2,8 @@
 
 ``python -m tests.faults.sweep --long`` runs all of them and prints the counts; without
 ``--long`` a sample. ``--kind``, ``--state`` and ``--minutes`` narrow it down. The order is random
-but fixed, and begins with each place, operation, state and kind: it may be stopped at any time.
+but fixed, and begins with each place, operation, state and kind: it may be stopped at any time, and
+``--after`` goes on where another run was stopped.
 """
 
 from __future__ import annotations
@@ -174,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", action="append", help="only states with this in their name")
     parser.add_argument("--most", type=int, default=60, help="size of the sample")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long")
+    parser.add_argument("--after", type=int, default=0, help="leave out so many cases")
     asked = parser.parse_args(arguments)
     os.environ.pop("GUARD_STORE", None)
     started = time.monotonic()
@@ -183,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not asked.state or any(part in state.name for part in asked.state)
     ]
     cases = list(all_cases(asked.kind or KINDS, states))
-    tally = run(sample(cases, len(cases) if asked.long else asked.most), asked.minutes)
+    chosen = sample(cases, len(cases) if asked.long else asked.most)
+    tally = run(chosen[asked.after :], asked.minutes)
     say(f"{tally}, {time.monotonic() - started:.0f} s")
     return 1 if tally.wrong else 0
 
