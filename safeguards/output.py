@@ -231,7 +231,9 @@ class Terminal:
         self.clear()
         sys.stderr.write(f"{_printable(question, sys.stderr)} [y/N] ")
         sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+        from safeguards.asking import read_line  # noqa: PLC0415 - only where somebody is asked
+
+        return read_line(sys.stdin).strip().lower() in {"y", "yes"}
 
     def interactive(self) -> bool:
         """Return whether there is somebody to ask."""

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
 import os
 import pkgutil
+import pty
+import signal
 import sys
-from typing import Any
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 import pytest
 
 from rollback.model import Category
 from rollback.reports import Change, Difference
 from safeguards import output, render, units
+from safeguards.asking import read_line
 from safeguards.output import Answer, Problem, Style, Terminal, Tone, Verbosity
 from safeguards.render.diff import Differences
 from safeguards.render.paths import Row, gathered, short_path
@@ -166,13 +173,58 @@ def test_nobody_is_asked_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("typed", "yes"), [("y\n", True), ("YES\n", True), ("\n", False), ("", False)]
+    ("typed", "yes"), [(b"y\n", True), (b"YES\n", True), (b"\n", False), (b"\x04", False)]
 )
-def test_the_answer_on_a_terminal(typed: str, yes: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+def test_the_answer_on_a_terminal(typed: bytes, yes: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
     """Only a plain yes is one; the end of the input is not."""
-    monkeypatch.setattr(sys, "stdin", Screen(typed))
-    monkeypatch.setattr(sys, "stderr", Screen())
-    assert Terminal(environ={}).ask("really?") is yes
+    with keyboard() as (keys, stdin):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        monkeypatch.setattr(sys, "stderr", Screen())
+        os.write(keys, typed)
+        assert Terminal(environ={}).ask("really?") is yes
+
+
+def test_a_signal_ends_the_wait_for_an_answer() -> None:
+    """One whose handler only takes note does not."""
+    noted: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        noted.append(number)
+        if len(noted) == 2:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, note)
+    timer = threading.Thread(target=_signal_twice)
+    try:
+        with keyboard() as (keys, stdin):
+            os.write(keys, b"half a line")
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                read_line(stdin)
+            assert len(noted) == 2
+            os.write(keys, b", and the rest\n")
+            assert read_line(stdin) == "half a line, and the rest\n"
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def _signal_twice() -> None:
+    for _ in range(2):
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+
+@contextlib.contextmanager
+def keyboard() -> Iterator[tuple[int, TextIO]]:
+    """Give where one types, and what a program reads from."""
+    keys, terminal = pty.openpty()
+    try:
+        with open(terminal, encoding="utf-8") as stdin:
+            yield keys, stdin
+    finally:
+        os.close(keys)
 
 
 def test_every_renderer_draws_text_and_data() -> None:
