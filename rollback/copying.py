@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
-from rollback.durable import WriteBehind
+from rollback.durable import WriteBehind, sync_folder
 from rollback.failpoints import reach
 
 _PIECE = 1 << 20
@@ -89,6 +89,18 @@ def restore_file(source: int, target: int, digest: hashlib._Hash | None) -> None
         elif not cloned and not hole:
             _copy_unread(source, target, (start, end))
     os.ftruncate(target, os.fstat(source).st_size)
+
+
+def copy_durably(path: bytes) -> None:
+    """Replace a large file by a copy of itself with an inode of its own, private and durable."""
+    partial = path + b".tmp"
+    with open(path, "rb") as source:
+        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as target:
+            keep_file(source.fileno(), fd)
+            os.fsync(target.fileno())
+    os.rename(partial, path)
+    sync_folder(os.path.dirname(path))
 
 
 def _copy_unread(source: int, target: int, span: tuple[int, int]) -> None:
@@ -259,6 +271,11 @@ def segments(fd: int) -> Iterator[tuple[int, int, bool]]:
         hole = min(os.lseek(fd, data, os.SEEK_HOLE), size)
         yield data, hole, False
         at = hole
+
+
+def hole_bytes(fd: int) -> int:
+    """Return how many bytes of an open file are holes, and take none of the disk."""
+    return sum(end - start for start, end, hole in segments(fd) if hole)
 
 
 def clone(source: int, target: int) -> bool:

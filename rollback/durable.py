@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -169,18 +168,5 @@ def write_durably(path: bytes, content: bytes, failpoint: str) -> None:
     finally:
         os.close(fd)
     reach(failpoint)
-    os.rename(partial, path)
-    sync_folder(os.path.dirname(path))
-
-
-def copy_durably(path: bytes) -> None:
-    """Replace a file by a copy of itself with an inode of its own, private and durable."""
-    partial = path + b".tmp"
-    with open(path, "rb") as source:
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as target:
-            shutil.copyfileobj(source, target, 4 << 20)
-            target.flush()
-            os.fsync(target.fileno())
     os.rename(partial, path)
     sync_folder(os.path.dirname(path))

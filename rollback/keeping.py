@@ -206,7 +206,7 @@ class KeepingResolver:
                 results[index] = kept
                 if kept.place is not None:
                     if not self.writer.knows(kept.ref):
-                        self.writer.new_bytes += kept.place.length
+                        self.writer.new_bytes += kept.place.stored
                     self.writer.add_row(kept.ref, kept.place)
 
     def _recognise(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from rollback.capture import capture_tree
+from rollback.copying import keep_file
 from rollback.durable import sync_folder
 from rollback.errors import RollbackError
 from rollback.failpoints import reach
@@ -25,7 +26,7 @@ from rollback.store.blobs import BlobReader, file_path
 from rollback.store.catalog import BlobKind, Place
 from rollback.store.codec import join_tree, tree_id
 from rollback.store.packs import PackWriter, heads
-from rollback.store.pages import CHUNK, PAGE
+from rollback.store.pages import PAGE
 from rollback.store.store import Store
 from rollback.store.writer import BlobWriter
 
@@ -235,20 +236,16 @@ class _Anew(BlobWriter):
 
 
 def _copy_if(path: str, partial: bytes, blob: bytes) -> bool:
-    """Copy a live file, durably; return whether it has the content that is wanted."""
-    digest = hashlib.sha256()
+    """Copy a live file, holes kept, durably; return whether it has the content that is wanted."""
     try:
         source = _open_plain(path)
     except OSError:
         return False
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with source, os.fdopen(fd, "wb") as target:
-        while chunk := source.read(4 * CHUNK):
-            digest.update(chunk)
-            target.write(chunk)
-        target.flush()
+        digest, _ = keep_file(source.fileno(), target.fileno())
         os.fsync(target.fileno())
-    return digest.digest() == blob
+    return digest == blob
 
 
 def _open_plain(path: str) -> IO[bytes]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from rollback.copying import keep_file
+from rollback.copying import hole_bytes, keep_file
 from rollback.durable import sync_folder
 from rollback.failpoints import reach
 from rollback.folders import FolderCache, cached, split
@@ -261,7 +261,7 @@ def _keep_open(fd: int, store: bytes, work: bytes, knows: Callable[[bytes], bool
     try:
         for _ in range(_TRIES):
             before = os.fstat(fd)
-            digest, length = _copy(fd, partial)
+            digest, length, holes = _copy(fd, partial)
             after = os.fstat(fd)
             if same_content(before, after) and length == after.st_size:
                 break
@@ -274,7 +274,7 @@ def _keep_open(fd: int, store: bytes, work: bytes, knows: Callable[[bytes], bool
             reach("loose.rename")
             os.rename(partial, final)
             sync_folder(os.path.dirname(final))
-            place = Place(BlobKind.LOOSE, 0, 0, length)
+            place = Place(BlobKind.LOOSE, 0, holes, length)
         info = after if quiet else sized(before, length)
         return Kept(Kind.FILE, digest, place, info, read_xattrs(fd), "" if quiet else _WRITTEN)
     finally:
@@ -283,15 +283,15 @@ def _keep_open(fd: int, store: bytes, work: bytes, knows: Callable[[bytes], bool
             os.unlink(partial)
 
 
-def _copy(source: int, partial: bytes) -> tuple[bytes, int]:
-    """Copy an open file to a new one, synced; return the SHA-256 and length of the copy."""
+def _copy(source: int, partial: bytes) -> tuple[bytes, int, int]:
+    """Copy an open file to a new one, synced; return its SHA-256, its length and its holes."""
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     target = os.open(partial, flags, 0o600)
     try:
-        copied = keep_file(source, target)
+        digest, length = keep_file(source, target)
         reach("loose.sync")
         os.fsync(target)
-        return copied
+        return digest, length, hole_bytes(target)
     finally:
         os.close(target)
 

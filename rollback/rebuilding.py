@@ -10,6 +10,7 @@ import sqlite3
 import time
 from pathlib import Path
 
+from rollback.copying import hole_bytes
 from rollback.durable import sync_folder
 from rollback.errors import StoreBusy, StoreCorrupt
 from rollback.failpoints import reach
@@ -181,9 +182,10 @@ class _Rebuild:
         for fan in sorted(os.listdir(base)):
             for file in sorted(os.listdir(os.path.join(base, fan))):
                 with contextlib.suppress(ValueError, OSError):
-                    size = os.lstat(os.path.join(base, fan, file)).st_size
+                    path = os.path.join(base, fan, file)
+                    size = os.lstat(path).st_size
                     blob = bytes.fromhex(file.decode())
-                    place = TAKEN if kind is BlobKind.INODE else 0
+                    place = TAKEN if kind is BlobKind.INODE else _holes(path)
                     self.db.execute(
                         "INSERT OR IGNORE INTO blob VALUES (?, ?, 0, ?, ?, 0)",
                         (blob, kind, place, size),
@@ -238,6 +240,15 @@ def _kind(fd: int, record: Record) -> int:
     if record.kind in _KINDS:
         return record.kind
     return _BEGINNINGS.get(os.pread(fd, 4, record.offset), BlobKind.PACKED).value
+
+
+def _holes(path: bytes) -> int:
+    """Return how many bytes of a large blob are holes."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return hole_bytes(fd)
+    finally:
+        os.close(fd)
 
 
 def _told_by(snapshot: Snapshot) -> tuple[str, dict[str, object]]:

@@ -242,7 +242,7 @@ class _Sweeper:
             path = file_path(b"", place.kind, blob).decode()
             self._garbage(path)
             if place.kind is BlobKind.LOOSE:
-                self.freed += place.length
+                self.freed += place.stored
             elif place.offset:
                 self.freed += self._owned.drop(os.path.join(self.store.folder, path.encode()))
         else:

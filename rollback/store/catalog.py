@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS blob (
     id BLOB PRIMARY KEY, kind INTEGER NOT NULL, pack INTEGER NOT NULL, place INTEGER NOT NULL,
     length INTEGER NOT NULL, refs INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS unreferenced ON blob (id) WHERE refs = 0;
-CREATE INDEX IF NOT EXISTS loose ON blob (kind, length) WHERE kind = 2;
+DROP INDEX IF EXISTS loose;
+CREATE INDEX IF NOT EXISTS large ON blob (kind, length, place) WHERE kind = 2;
 CREATE INDEX IF NOT EXISTS taken ON blob (id) WHERE kind = 4 AND place > 0;
 CREATE TABLE IF NOT EXISTS pack (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, length INTEGER NOT NULL,
@@ -47,9 +48,9 @@ CREATE TABLE IF NOT EXISTS digest (id BLOB PRIMARY KEY, sha256 BLOB NOT NULL) WI
 CREATE TABLE IF NOT EXISTS garbage (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
-VERSION = 3
+VERSION = 4
 """Of the schema, as SQLite's ``user_version`` has it; the first one had no index of large blobs,
-the second none of what rollbacks took."""
+the second none of what rollbacks took, the third none that knows of holes."""
 LOST = bytes(32)
 """Stands for the digest of a linked file whose content went by a write that its time hides."""
 _PLACES = 100_000
@@ -90,12 +91,24 @@ TAKEN = 2
 
 
 class Place(NamedTuple):
-    """Where the bytes of a blob are."""
+    """Where the bytes of a blob are.
+
+    Attributes:
+        kind: How they lie there.
+        pack: Which one, 0 where none.
+        offset: In the pack; of a LOOSE blob its bytes of holes; of an INODE what became of it.
+        length: Of the content, in bytes.
+    """
 
     kind: BlobKind
     pack: int
     offset: int
     length: int
+
+    @property
+    def stored(self) -> int:
+        """How many bytes it takes: the holes of a large file take none."""
+        return self.length - self.offset if self.kind is BlobKind.LOOSE else self.length
 
     @property
     def moved(self) -> bool:

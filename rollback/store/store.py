@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rollback.durable import copy_durably, write_durably
+from rollback.copying import copy_durably
+from rollback.durable import write_durably
 from rollback.errors import CatalogCorrupt, NothingToDo, StoreCorrupt
 from rollback.failpoints import reach
 from rollback.lock import StoreLock, is_alive, owner
@@ -143,7 +144,7 @@ class Store:
         """Return the bytes of content that only the store has, what rollbacks took included."""
         packed = self.catalog.db.execute("SELECT coalesce(sum(length), 0) FROM pack").fetchone()[0]
         files = self.catalog.db.execute(
-            "SELECT coalesce(sum(length), 0) FROM blob WHERE kind = 2"
+            "SELECT coalesce(sum(length - place), 0) FROM blob WHERE kind = 2"
         ).fetchone()[0]
         return int(packed) + int(files) + self.owned().bytes
 
@@ -169,7 +170,8 @@ class Store:
             path = file_path(self.folder, BlobKind.LOOSE, bytes.fromhex(name))
             try:
                 info = os.lstat(path)
-                if info.st_nlink > 1 and not self.reserve.fits(info.st_size):
+                takes = min(info.st_size, info.st_blocks * 512)
+                if info.st_nlink > 1 and not self.reserve.fits(takes):
                     left.append(name)
                 elif info.st_nlink > 1:
                     copy_durably(path)

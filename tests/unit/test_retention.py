@@ -225,3 +225,50 @@ def test_what_was_put_aside_counts_and_goes_with_its_undo(
         engine.prune(max_bytes=1)
     assert list((project.store / "aside").iterdir()) == []
     assert _used(project) < 1 << 20
+
+
+def _write_sparse(path: Path, content: bytes) -> None:
+    """Write a file of 8 MiB of which all but `content` is a hole."""
+    with path.open("wb") as file:
+        file.truncate(8 << 20)
+        file.seek(4 << 20)
+        file.write(content)
+
+
+def test_holes_take_nothing_of_the_quota(tight: Project) -> None:
+    """A sparse file larger than the store displaces nothing, neither new content nor old states."""
+    other = tight.root / "later"
+    reports = []
+    for number in range(3):
+        _write_sparse(tight.root / "grid", b"%d" % number * 8192)
+        other.write_bytes(os.urandom(100_000))
+        time.sleep(0.03)
+        reports.append(tight.snapshot())
+    assert not any(_left_out(report) or report.removed for report in reports)
+    with tight.engine() as engine:
+        assert engine.status().bytes < 500_000
+        pruned = engine.prune(keep_last=1)
+        assert len(pruned.removed) == 2
+        assert pruned.freed_bytes < 500_000
+        used = engine.store.used()
+    (tight.store / "catalog.db").unlink()
+    assert tight.repair()[0].ok
+    with tight.engine() as engine:
+        assert engine.store.used() == used
+
+
+def test_a_repair_keeps_holes(tight: Project) -> None:
+    """What is mended from the file on disk takes no more room than before."""
+    _write_sparse(tight.root / "grid", b"x" * 8192)
+    before = manifest(tight.root)
+    snapshot = tight.snapshot().snapshot
+    blob = next((tight.store / "loose").glob("??/*"))
+    blocks = blob.stat().st_blocks
+    with blob.open("r+b") as file:
+        file.write(b"damage")
+    with tight.engine() as engine:
+        assert engine.verify(repair=True).damage[0].repaired
+    assert next((tight.store / "loose").glob("??/*")).stat().st_blocks <= blocks
+    (tight.root / "grid").unlink()
+    tight.rollback(snapshot)
+    assert_back(before, manifest(tight.root))
