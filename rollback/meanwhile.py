@@ -17,7 +17,6 @@ from rollback.reports import Selection
 from rollback.snapshots import state_named
 from rollback.store.codec import EMPTY_TREE
 from rollback.store.store import Store
-from rollback.store.vault import StoreVault
 
 _UNLOOKED = (Kind.DIRECTORY, Kind.DATABASE, Kind.SOCKET)
 """Kinds of which an entry says no more than that they are there."""
@@ -33,6 +32,8 @@ def edited_meanwhile(
         states: What was there first, what was there when it was resumed, what was put back.
         selection: Which part was put back.
     """
+    from rollback.resources.sqlite import is_on_the_way  # noqa: PLC0415 - a plug
+
     first, resumed, wanted = states
     for state in resumed.states:
         before = state_named(first, state.resource, state.name)
@@ -40,7 +41,7 @@ def edited_meanwhile(
         if is_tree(state):
             if any(_edits(store, (before, state, target), selection)):
                 return True
-        elif all(_database_differs(store, known, state) for known in (before, target)):
+        elif not is_on_the_way(state, before, target):
             return True
     return False
 
@@ -100,14 +101,3 @@ def _gap(pair: Pair, wanted: Entry | None) -> bool:
     if pair.new is not None or old is None or wanted is None:
         return False
     return old.kind is not wanted.kind
-
-
-def _database_differs(store: Store, known: ResourceState | None, now: ResourceState) -> bool:
-    from rollback.resources.sqlite import describe_change  # noqa: PLC0415 - a plug
-
-    if known is None:
-        return True
-    if known.data.get("blobs") == now.data.get("blobs"):
-        return False
-    vault = StoreVault(store.reader, None, store.folder + b"/work")
-    return describe_change(known, now, vault) is not None

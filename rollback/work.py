@@ -112,6 +112,7 @@ def _make_plan(
     whole = not (selection.paths or selection.categories)
     settle_roots(trees, exact=whole or snapshot.kind == "undo")
     for plan in trees:
+        _leave_to_databases(plan, databases)
         _keep_away(plan, stay)
         here = put_in(plan, databases) | inside(plan, (work.path for work in databases))
         find_obstacles(plan, here, store.folder, known)
@@ -159,6 +160,15 @@ def folders_around(plan: TreePlan, databases: Iterable[DatabaseWork]) -> dict[by
 
 def _places(work: DatabaseWork) -> tuple[bytes, ...]:
     return () if work.state is None else work.resource.places(work.state)
+
+
+def _leave_to_databases(plan: TreePlan, databases: Sequence[DatabaseWork]) -> None:
+    """Leave a file that is no database, but was one before, to what puts databases back.
+
+    It knows what lies beside them: SQLite would bring the log of the one that goes into the file.
+    """
+    theirs = inside(plan, (work.path for work in databases if _places(work)))
+    plan.places = [(path, entry) for path, entry in plan.places if path not in theirs]
 
 
 def _keep_away(plan: TreePlan, stay: Iterable[Skip]) -> None:

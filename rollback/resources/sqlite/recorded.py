@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 from rollback.errors import StoreCorrupt
 from rollback.model import ResourceState
@@ -11,7 +12,7 @@ from rollback.resources.base import StateChange, Vault
 from rollback.resources.sqlite.comparing import with_rewritten
 from rollback.resources.sqlite.describing import compare_looks, compare_records
 from rollback.resources.sqlite.files import Files, is_sqlite
-from rollback.resources.sqlite.record import Mode, Record
+from rollback.resources.sqlite.record import Metadata, Mode, Record
 
 
 def record_of(state: ResourceState) -> Record:
@@ -55,6 +56,66 @@ def differs(record: Record, live: Record) -> bool:
     through_log = record.in_use and record.mode is live.mode is Mode.DATABASE
     same_mode = record.facts.journal_mode == live.facts.journal_mode
     return not (through_log and same_mode and record.means(live))
+
+
+def is_on_the_way(
+    now: ResourceState, first: ResourceState | None, wanted: ResourceState | None
+) -> bool:
+    """Return whether a restore that died can have left a database as it is.
+
+    SQLite brings a log or journal into the live file before that is replaced, and what is put
+    back comes as one file before its own log lies beside it. So a restore leaves behind what
+    means the same as the one state or the other, or files of both. The time is not looked at:
+    SQLite sets it whenever it writes.
+
+    Args:
+        now: The state as it is.
+        first: The state that the restore found; None where there was no such database.
+        wanted: The state that it was to put back; None likewise.
+    """
+    found = record_of(now)
+    known = [_record_or_absent(state) for state in (first, wanted)]
+    if not (found.is_kept and all(one.is_kept for one in known)):
+        return any(compare_looks(one, found) is None for one in known)
+    if any(found.is_exactly(one) for one in known if one.mode is Mode.ABSENT):
+        return True
+    known = [one for one in known if one.mode is not Mode.ABSENT]
+    return _has_metadata_of(known, found.meta) and (
+        any(found.means(one) for one in known)
+        or _has_files_of(known, found)
+        or _was_emptied(known, found)
+    )
+
+
+def _record_or_absent(state: ResourceState | None) -> Record:
+    return Record(Mode.ABSENT, "") if state is None else record_of(state)
+
+
+def _has_files_of(known: Sequence[Record], found: Record) -> bool:
+    """Whether each file is one of some states; the index of a log says nothing."""
+    mains = {image for one in known for image in (one.image, one.recovered)}
+    sides = {(side.suffix, side.image) for one in known for side in one.sides}
+    return found.image in mains and all(
+        not side.image.size or side.suffix == "-shm" or (side.suffix, side.image) in sides
+        for side in found.sides
+    )
+
+
+def _was_emptied(known: Sequence[Record], found: Record) -> bool:
+    """Whether a live file that SQLite did not read was made empty, to be filled through it."""
+    empty = not (found.recovered or found.image).size
+    return empty and any(one.mode is Mode.RAW or one.health != "ok" for one in known)
+
+
+def _has_metadata_of(known: Sequence[Record], meta: Metadata) -> bool:
+    """Whether metadata come from some states; what kills part is set one after the other."""
+    seen = [one.meta for one in known]
+    return (
+        meta.mode in {one.mode for one in seen}
+        and meta.uid in {one.uid for one in seen}
+        and meta.gid in {one.gid for one in seen}
+        and set(meta.xattrs) <= {pair for one in seen for pair in one.xattrs}
+    )
 
 
 def describe_change(
