@@ -15,7 +15,7 @@ from typing import Protocol
 from rollback.categories import categorize
 from rollback.folders import allow_many_files, join
 from rollback.index import Folder, index_row
-from rollback.model import Entry, Kind, Skip
+from rollback.model import Entry, Kind, Policy, Skip
 from rollback.reading import (
     Kept,
 )
@@ -238,11 +238,10 @@ class _Builder:
         for job, kept in zip(jobs, results, strict=True):
             self._fill(job, kept)
         rows = []
-        unseen = self.unseen or Unseen()
         for folder in folders:
             self._build(folder)
             if self.update_index:
-                rows.append(index_row(self.root.name, folder, self.horizon_ns, unseen))
+                rows.append(index_row(self.root.name, folder, self.horizon_ns))
         self.db.executemany("INSERT OR REPLACE INTO live VALUES (?,?,?,?,?,?,?)", rows)
         for folder in folders:
             folder.shed()
@@ -261,8 +260,14 @@ class _Builder:
         entry = bare(folder.names[index], kept.kind, info, ref=kept.ref, xattrs=kept.xattrs)
         linked = kept.place is not None and kept.place.kind is BlobKind.INODE
         folder.settle(index, info, entry, linked=linked)
+        if self.unseen is not None and info in self.unseen and self._is_rewritten(job, entry):
+            folder.unseen.add(index)
         if kept.note:
             folder.notes.unkept.append([os.fsdecode(folder.names[index]), kept.note])
+
+    def _is_rewritten(self, job: Job, entry: Entry) -> bool:
+        """Return whether somebody may write a file in place; a database tells of that itself."""
+        return entry.kind is Kind.FILE and self.root.policy(job.path) is not Policy.LINK
 
     def _build(self, folder: Folder) -> None:
         records = folder.records

@@ -23,7 +23,6 @@ from rollback.model import Category, Entry, Kind
 from rollback.store.catalog import storable
 from rollback.store.codec import record_name
 from rollback.times import coarse_ns, nearest_ns
-from rollback.unseen import Unseen
 
 _PART = re.compile(rb"(([^\0]+)\0.{%d})" % SIGNATURE.size, re.DOTALL)
 _RACY = -2
@@ -51,6 +50,7 @@ class Folder:
         linked: Indexes of files that the store keeps by their inode.
         touched: Indexes of such files that have another ctime than the index knows, and nothing
             else of it.
+        unseen: Indexes of files that may be written without any of their times telling.
         tree: Its id, once built.
         notes: Databases and the like, see `Notes`.
     """
@@ -67,6 +67,7 @@ class Folder:
     gone: list[bytes] = field(default_factory=list)
     linked: set[int] = field(default_factory=set)
     touched: set[int] = field(default_factory=set)
+    unseen: set[int] = field(default_factory=set)
     tree: bytes = b""
     notes: Notes = field(default_factory=lambda: Notes({}, [], []))
 
@@ -74,7 +75,7 @@ class Folder:
         """Forget all but the tree: parents that are still open need no more of it."""
         self.names, self.parts, self.records, self.gone = [], [], [], []
         self.infos, self.children, self.xattrs, self.fresh, self.linked = {}, {}, {}, {}, set()
-        self.ctimes, self.touched = array("q"), set()
+        self.ctimes, self.touched, self.unseen = array("q"), set(), set()
 
     def recognise(
         self,
@@ -247,14 +248,14 @@ def _is_young(ns: int, horizon_ns: int) -> bool:
 
 
 def index_row(
-    root: str, folder: Folder, horizon_ns: int, unseen: Unseen
+    root: str, folder: Folder, horizon_ns: int
 ) -> tuple[str, bytes, bytes, bytes, bytes, bytes, str]:
     """Return the row by which the index will know a folder that was built.
 
     Of files kept by their inode the age is that of the mtime: they were linked just now. What is
     younger than `horizon_ns`, as finely as its time is kept, will be read again. Elsewhere the
     ctime alone tells the age: nobody can set it, while an mtime may lie in any century. What may be
-    written unseen is read again whatever its age; a linked file is not, its owner never writes it.
+    written unseen is read again whatever its age.
     """
     parts, ctimes = folder.parts, folder.ctimes
     again: set[str] = set()
@@ -267,7 +268,7 @@ def index_row(
             again.add(os.fsdecode(folder.names[index]))
         elif index in folder.linked:
             ctimes[index] = _RACY if _is_young(info.st_mtime_ns, horizon_ns) else -ctime_ns
-        elif entry.kind is Kind.FILE and info in unseen:
+        elif index in folder.unseen:
             ctimes[index] = _RACY
         else:
             ctimes[index] = _RACY if _is_young(ctime_ns, horizon_ns) else ctime_ns

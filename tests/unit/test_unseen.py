@@ -17,6 +17,8 @@ import driving
 from driving import Project
 from manifest import assert_back, manifest
 from rollback import unseen
+from rollback.inventory import is_tree, target_from
+from rollback.present import Present
 from rollback.unseen import find_unseen, mapped_by
 
 MEMORY = Path("/dev/shm")
@@ -128,6 +130,28 @@ def test_a_process_that_only_read_the_page_before_is_seen_in_memory(in_memory: P
     assert array.read_bytes()[:2] == b"ac"
     in_memory.rollback(taken)
     assert_back(before, manifest(in_memory.root))
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_what_is_never_rewritten_is_not_read_again_in_memory(
+    in_memory: Project, tmp_path: Path, *, apart: bool
+) -> None:
+    """Objects of a repository, linked or not; all else is."""
+    in_memory.store = tmp_path / "store" if apart else in_memory.store
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@y"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *words], cwd=in_memory.root, check=True)
+    _grown_old()
+    taken = in_memory.snapshot().snapshot
+    again: list[bytes] = []
+    with in_memory.engine() as engine:
+        for state in filter(is_tree, taken.states):
+            root = target_from(state, engine.store.reader).root
+            changed = Present(root, engine.store.reader).changed
+            again += [os.path.join(root.path, path) for path in changed]
+    assert os.fsencode(in_memory.root / "array.npy") in again
+    assert os.fsencode(in_memory.root / ".git/HEAD") in again
+    assert not [path for path in again if b"/objects/" in path]
 
 
 @pytest.mark.parametrize("ask", [True, False])
