@@ -210,7 +210,7 @@ class _Builder:
             if entry is None
         ]
         if jobs and self.unseen is None and self.update_index:
-            self.unseen = find_unseen()
+            self.unseen = find_unseen(self.root_fd)
         self.read += len(jobs)
         self._batch = folders, jobs, self.resolver.begin(self.root_fd, jobs)
         self._build_all(before)

@@ -3,13 +3,14 @@
 The kernel sets a file's time when a page becomes dirty, not at each store after that. So a
 process that had a page mapped and dirty when the file was read may change it again, and mode,
 size and times stay as they were. tmpfs never writes a page back, and there a page that was only
-read before may be written untold.
+read before may be written untold; so it may through an overlay that keeps what is written in tmpfs.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import re
 import struct
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 _MOUNTS = "/proc/self/mountinfo"
 IN_MEMORY: tuple[bytes, ...] = (b"tmpfs", b"ramfs")
 """File systems that tell of no write through a mapping once the page was read."""
+_OVERLAY = b"overlay"
 _LINE = re.compile(rb"(?m)^[0-9a-f]+-[0-9a-f]+ .w.s [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ ([0-9]+)")
 _QUERY = struct.Struct("=9Q4I2Q")
 """`struct procmap_query` (include/uapi/linux/fs.h, Linux 6.11): its size, flags, address; then the
@@ -34,31 +36,63 @@ class Unseen:
         inodes: Of files that a process has mapped, shared and for writing. Without the device:
             on btrfs and overlayfs a mapping names another one than `stat` does.
         devices: File systems in memory.
+        everything: Whether each file is one: below an overlay's folder they have other devices.
     """
 
     inodes: frozenset[int] = frozenset()
     devices: frozenset[int] = frozenset()
+    everything: bool = False
 
     def __contains__(self, info: os.stat_result) -> bool:
         """Return whether a file is one of them."""
-        return info.st_ino in self.inodes or info.st_dev in self.devices
+        return self.everything or info.st_ino in self.inodes or info.st_dev in self.devices
 
 
-def find_unseen() -> Unseen:
+def find_unseen(root_fd: int) -> Unseen:
     """Return what is so now: to be asked before files are read.
 
     Mappings of other users' processes are seen by root alone, those of other containers by nobody.
+
+    Args:
+        root_fd: The open folder that is read.
     """
-    return Unseen(frozenset(_mapped()), frozenset(_devices_in_memory()))
+    overlaid = os.fstat(root_fd).st_dev in _devices((_OVERLAY,))
+    return Unseen(
+        frozenset(_mapped()), frozenset(_devices(IN_MEMORY)), overlaid and _tells_nothing(root_fd)
+    )
 
 
-def _devices_in_memory() -> list[int]:
+def _tells_nothing(folder: int) -> bool:
+    """Return whether a write to a page that was only read leaves the time of the file alone.
+
+    Where an overlay keeps what is written, its mount tells at best by a path that is not to be
+    seen in a container. So it is tried, with a file that never has a name.
+    """
+    try:
+        fd = os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError:
+        return False  # read-only, another's, or an older kernel
+    try:
+        os.write(fd, b"a")
+        with mmap.mmap(fd, 1) as page:
+            page.read_byte()
+            os.utime(fd, ns=(0, 0))
+            page[0] = 0
+            return os.fstat(fd).st_mtime_ns == 0
+    except (OSError, ValueError):
+        return False
+    finally:
+        os.close(fd)
+
+
+def _devices(kinds: tuple[bytes, ...]) -> list[int]:
+    """Return the mounted file systems of some kinds."""
     found = []
     try:
         with open(_MOUNTS, "rb") as lines:
             for line in lines:
                 words = line.split(b" ")
-                if words[words.index(b"-") + 1] in IN_MEMORY:
+                if words[words.index(b"-") + 1] in kinds:
                     major, minor = words[2].split(b":")
                     found.append(os.makedev(int(major), int(minor)))
     except (OSError, ValueError):

@@ -19,7 +19,7 @@ from manifest import assert_back, manifest
 from rollback import unseen
 from rollback.inventory import is_tree, target_from
 from rollback.present import Present
-from rollback.unseen import find_unseen, mapped_by
+from rollback.unseen import Unseen, find_unseen, mapped_by
 
 MEMORY = Path("/dev/shm")
 WRITER = """\
@@ -75,8 +75,46 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
         yield made
 
 
+@pytest.fixture(params=["memory", "disk"])
+def overlaid(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Project, bool]]:
+    """A project that lies in an overlay, and whether that keeps in memory what is written."""
+    top, seen = tmp_path.resolve() / "top", tmp_path.resolve() / "seen"
+    in_memory = request.param == "memory"
+    mounted: list[Path] = []
+    try:
+        for folder in (top, seen):
+            folder.mkdir()
+        if in_memory:
+            _mount(mounted, top, "-t", "tmpfs", "none")
+        for name in ("lower", "upper", "work"):
+            (top / name).mkdir()
+        options = f"lowerdir={top}/lower,upperdir={top}/upper,workdir={top}/work"
+        _mount(mounted, seen, "-t", "overlay", "-o", options, "none")
+        made = Project(seen)
+        (made.root / "array.npy").write_bytes(b"a" * 8192)
+        yield made, in_memory or top.stat().st_dev in unseen._devices(driving.IN_MEMORY)
+    finally:
+        for folder in reversed(mounted):
+            subprocess.run(["umount", folder], check=True)
+
+
+def _mount(mounted: list[Path], folder: Path, *words: str) -> None:
+    run = subprocess.run(["mount", *words, folder], check=False, capture_output=True)
+    if run.returncode or not os.path.ismount(folder):
+        pytest.skip("nothing can be mounted here: run as root")
+    mounted.append(folder)
+
+
 def _grown_old() -> None:
     time.sleep(0.1)  # older than the tick of the clock, within which everything is read again
+
+
+def _find(project: Project) -> Unseen:
+    fd = os.open(project.root, os.O_RDONLY)
+    try:
+        return find_unseen(fd)
+    finally:
+        os.close(fd)
 
 
 def test_a_write_through_a_mapping_that_was_open_before_is_put_back(project: Project) -> None:
@@ -114,7 +152,7 @@ def test_a_mapping_for_reading_costs_nothing(project: Project) -> None:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     private = mmap.mmap(os.open(project.root / "array.npy", os.O_RDONLY), 0, mmap.MAP_PRIVATE)
     inode = (project.root / "array.npy").stat().st_ino
-    assert inode not in find_unseen().inodes
+    assert inode not in _find(project).inodes
     assert mapped[0] == private[0]
 
 
@@ -154,6 +192,25 @@ def test_what_is_never_rewritten_is_not_read_again_in_memory(
     assert not [path for path in again if b"/objects/" in path]
 
 
+def test_an_overlay_in_memory_is_told_from_one_on_a_disk(
+    overlaid: tuple[Project, bool],
+) -> None:
+    """Its own kind says nothing of what its files are kept in."""
+    project, in_memory = overlaid
+    array = project.root / "array.npy"
+    _grown_old()
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    assert _find(project).everything is in_memory
+    assert_back(before, manifest(project.root))
+    with open(array, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        assert mapped[0] == ord("a")
+        mapped[1] = ord("c")
+    assert array.read_bytes()[:2] == b"ac"
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
 @pytest.mark.parametrize("ask", [True, False])
 def test_mappings_are_found_without_the_kernels_query(project: Project, *, ask: bool) -> None:
     """Linux before 6.11 has the text alone; the answers agree."""
@@ -167,7 +224,7 @@ def test_mappings_are_found_without_the_kernels_query(project: Project, *, ask: 
         assert inode not in mapped_by(maps.fileno(), ask=ask)
 
 
-def test_without_proc_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_proc_nothing_is_known(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container may have no /proc: then times alone decide."""
 
     def refuse(*_: object, **__: object) -> object:
@@ -175,4 +232,4 @@ def test_without_proc_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "listdir", refuse)
     monkeypatch.setattr(unseen, "_MOUNTS", "/nothing/here")
-    assert find_unseen() == unseen.Unseen()
+    assert _find(project) == unseen.Unseen()
