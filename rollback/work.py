@@ -193,16 +193,21 @@ def _leave_obstructed(
     for work in list(databases):
         for place in _places(work)[1:]:
             if place not in going and os.path.lexists(place) and not _is_file(place):
-                shown = os.fsdecode(work.path)
                 why = f"{os.fsdecode(place)} is no file, and its place is needed"
-                fix = f"move that away, then: guard rollback --to {seq} {shlex.quote(shown)}"
-                left.append(Skip(shown, why, fix))
+                left.append(_standing(work.path, seq, (why, "move that away")))
                 databases.remove(work)
                 break
     for plan in trees if left else ():
         _keep_away(plan, left)
         leave_out(plan)
     return left
+
+
+def _standing(path: bytes, seq: int, obstacle: tuple[str, str]) -> Skip:
+    """Return what to say of a database that stays: why, the mend, and the command for it alone."""
+    why, fix = obstacle
+    shown = os.fsdecode(path)
+    return Skip(shown, why, f"{fix}, then: guard rollback --to {seq} {shlex.quote(shown)}")
 
 
 def _is_file(path: bytes) -> bool:
@@ -259,10 +264,12 @@ def _plan_databases(
                 if resource.is_lacking(state):
                     stay.append(Skip(os.fsdecode(path), NOT_KEPT, BRING_BACK))
                     unchanged.append(resource.leave())
-                elif resource.plan(state, vault):
-                    found.append(DatabaseWork(path, resource, state, os.path.lexists(path)))
-                else:
+                elif not resource.plan(state, vault):
                     unchanged.append(state)
+                elif (obstacle := resource.obstacle(state)) is not None:
+                    stay.append(_standing(path, snapshot.seq, obstacle))
+                else:
+                    found.append(DatabaseWork(path, resource, state, os.path.lexists(path)))
     for path in sorted(extra - known):
         if _database_selected(path, Category.DATABASES, selection):
             resource = database(path, project)

@@ -210,6 +210,12 @@ class Resource(Protocol):
             PermissionError: The live state may not be read.
         """
 
+    def obstacle(self, state: ResourceState) -> tuple[str, str] | None:
+        """Return what a restore could not get past as things are: why, and the mend.
+
+        None where nothing is seen; asked only where something would be changed.
+        """
+
     def difference(self, state: ResourceState, vault: Vault) -> StateChange | None:
         """Return what has become of `state` by now; reads only, None where nothing differs."""
 

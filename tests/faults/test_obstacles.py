@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from database_processes import serving
 from driving import Project
 from manifest import assert_back, manifest
 from rollback.applying import Application
@@ -210,6 +211,45 @@ def test_what_is_left_where_a_database_was_moves_aside(project: Project) -> None
     outcome = project.rollback(taken)
     assert_back(before, manifest(project.root))
     assert len(outcome.kept_aside) == 1
+
+
+def test_a_database_of_another_page_size_stays_while_a_server_has_its_log(
+    project: Project,
+) -> None:
+    """All else is put back; the command that is named puts the database back once it is free."""
+    path = project.root / "a/m.db"
+    _rows(path, 1024, 300)
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    (project.root / "x").write_text("spoilt")
+    path.unlink()
+    _rows(path, 4096, 7)
+    spoilt = path.read_bytes()
+    with serving(path) as server:
+        outcome = project.rollback(taken)
+        (named,) = outcome.skipped
+        assert (named.what, named.why.split(" (")[0]) == (str(path), f"pid {server.pid}")
+        assert named.fix.startswith(f"stop pid {server.pid} (")
+        assert named.fix.endswith(f", then: guard rollback --to {taken.seq} {path}")
+        assert server.run("SELECT count(*) FROM runs") == "[(7,)]"
+    assert (project.root / "x").read_text() == "x"
+    left = manifest(project.root)
+    assert project.rollback(taken, _only(path)).skipped == ()
+    assert_back(before, manifest(project.root))
+    project.undo()
+    assert_back(left, manifest(project.root))
+    project.undo()
+    assert (project.root / "x").read_text() == "spoilt"
+    assert path.read_bytes() == spoilt
+
+
+def _rows(path: Path, page_size: int, rows: int) -> None:
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute(f"PRAGMA page_size = {page_size}")
+    db.execute("PRAGMA journal_mode = wal")
+    db.execute("CREATE TABLE runs (id INTEGER PRIMARY KEY, note BLOB)")
+    db.executemany("INSERT INTO runs (note) VALUES (?)", [(b"x" * 100,)] * rows)
+    db.close()
 
 
 def test_roots_in_a_folder_that_is_gone_are_made_after_it(tmp_path: Path) -> None:

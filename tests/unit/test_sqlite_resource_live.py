@@ -406,8 +406,19 @@ def test_another_page_size_under_a_log_is_named(tmp_path: Path, vault: FolderVau
         server.run("VACUUM")
         server.run("PRAGMA journal_mode = wal")
         server.run("INSERT INTO pairs VALUES (1, NULL)")
-        with pytest.raises(RestoreIncomplete, match=f"pid {server.pid} "):
-            SqliteResource.from_state(state, wait_s=0.5).restore(state, vault)
+        resource = SqliteResource.from_state(state, wait_s=0.5)
+        obstacle = resource.obstacle(state)
+        assert obstacle is not None
+        assert obstacle[0].startswith(f"pid {server.pid} (")
+        assert "pages of 4,096 bytes" in obstacle[0]
+        assert "those of the snapshot, 1,024," in obstacle[0]
+        assert obstacle[1].startswith(f"stop pid {server.pid} (")
+        with pytest.raises(RestoreIncomplete) as raised:
+            resource.restore(state, vault)
+        assert obstacle[0] in str(raised.value)
+        assert raised.value.hint == f"{obstacle[1]}, then run the rollback again"
+        assert server.run("SELECT count(*) FROM pairs") == "[(301,)]"
+    assert resource.obstacle(state) is None
     put_back(state, vault)
     assert rows(database) == 300
 

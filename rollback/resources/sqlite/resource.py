@@ -27,6 +27,7 @@ from rollback.resources.sqlite.describing import (
 )
 from rollback.resources.sqlite.files import Files, image_of
 from rollback.resources.sqlite.holders import describe, holders
+from rollback.resources.sqlite.live import page_size_obstacle
 from rollback.resources.sqlite.reading import Discard, Reader
 from rollback.resources.sqlite.record import Metadata, Mode, Record, Signature
 from rollback.resources.sqlite.recorded import (
@@ -192,6 +193,16 @@ class SqliteResource:
             return (Step("remove", self.name, self.location, detail),)
         detail = describe_records(live, record) + self._who()
         return (Step("database", self.name, self.location, detail, record.size),)
+
+    def obstacle(self, state: ResourceState) -> tuple[str, str] | None:
+        """Return who keeps a restore from changing the page size, and what to do; else None."""
+        try:
+            with _opened(self._path) as files:
+                return page_size_obstacle(files, record_of(state))
+        except OSError as error:
+            if error.errno not in _IN_THE_WAY:
+                raise
+            return None
 
     def difference(self, state: ResourceState, vault: Vault) -> StateChange | None:
         """Return what has become of a recorded state by now; None where nothing differs."""

@@ -34,6 +34,7 @@ from rollback.resources.sqlite.holders import (
     describe,
     holders,
 )
+from rollback.resources.sqlite.live import live_users, page_size_obstacle
 from rollback.resources.sqlite.record import Metadata, Mode, Record
 
 _RETRY_S = 0.05
@@ -70,9 +71,7 @@ class Restorer:
                 in its place. The live database is what it was, or already the record.
             NoSpace: The log or journal of a live database does not fit. It is what it was.
         """
-        users = holders(self.files.path, deleted=False)
-        plain = self.record.mode in {Mode.DATABASE, Mode.RECOVER}
-        if users and plain and self.files.is_file() and not self.files.is_obstructed():
+        if live_users(self.files, self.record):
             self._restore_into_live()
         else:
             self._replace()
@@ -320,6 +319,12 @@ class Restorer:
                 f"there is no space to put {_shown(self.files)} back under those who have it open",
                 hint="free some space, then run the rollback again",
                 missing_bytes=self.record.size,
+            )
+        if (obstacle := page_size_obstacle(self.files, self.record)) is not None:
+            why, fix = obstacle
+            return RestoreIncomplete(
+                f"{_shown(self.files)} was not put back: {why}",
+                hint=f"{fix}, then run the rollback again",
             )
         who = describe(holders(self.files.path))
         return RestoreIncomplete(
