@@ -21,7 +21,16 @@ from rollback.store.store import Store
 NAME = "rescue.pyz"
 _VALUE = "rescue"
 """Under which the catalog has what it was made of, and its SHA-256."""
-_MAIN = b"from rollback.rescue.program import main\n\nmain()\n"
+_MAIN = b"""\
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("rescue: needs Python 3.11 or newer, this is %d.%d" % tuple(sys.version_info[:2]))
+from rollback.rescue.program import main
+
+main()
+"""
+"""Any Python can read it: an older one shall say so, and not what it stumbled over."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from rollback.chosen import whole_path
@@ -26,7 +28,7 @@ from rollback.errors import (
 )
 from rollback.holding import projects_of
 from rollback.inventory import EngineSettings
-from rollback.model import Snapshot
+from rollback.model import Operation, Snapshot
 from rollback.repairing import repair_store
 from rollback.reports import RestorePlan, Selection, VerifyReport
 from rollback.store.placement import has_lost_marker
@@ -40,6 +42,8 @@ _STATUS = {
     RestoreRefused: 123,
 }
 _SHOWN = 20
+_WIDTH = 60
+_OF_GUARD = re.compile(r"\bguard(?=( --project \S+)? (log|rollback|undo|redo|verify)\b)")
 
 
 def main() -> None:
@@ -50,7 +54,7 @@ def main() -> None:
         print(f"rescue: {error}", file=sys.stderr)
         status = 2
     except RollbackError as error:
-        print(f"rescue: {error}\n        next: {error.hint}", file=sys.stderr)
+        print(f"rescue: {error}\n        next: {_typeable(error.hint)}", file=sys.stderr)
         status = next((s for kind, s in _STATUS.items() if isinstance(error, kind)), 125)
     except OSError as error:
         print(f"rescue: {error}", file=sys.stderr)
@@ -99,9 +103,7 @@ def _run(asked: argparse.Namespace) -> int:
     with Engine(settings, create=False) as engine:
         if asked.verb == "log":
             for operation in engine.operations():
-                print(
-                    f"{operation.seq:5}  {operation.id[:8]}  {operation.kind:9} {operation.state}"
-                )
+                print(_line(operation))
             return 0
         if asked.verb == "verify":
             return _tell(engine.verify(repair=False))
@@ -114,12 +116,35 @@ def _run(asked: argparse.Namespace) -> int:
         return _restore(engine, asked, snapshot, _selection(engine, asked, snapshot))
 
 
+def _typeable(hint: str) -> str:
+    """Return a hint in which this program stands for guard, as far as it can do the same."""
+    program = shlex.join([sys.executable or "python3", sys.argv[0]])
+    return _OF_GUARD.sub(lambda _: program, hint)
+
+
+def _line(operation: Operation) -> str:
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(operation.started_at))
+    command = " ".join(operation.data.get("command", ()))
+    about = str(operation.data.get("label") or command)
+    line = (
+        f"{operation.seq:5}  {operation.id[:8]}  {started}  {operation.kind:9}"
+        f" {operation.state:11}  {_shown(about)[:_WIDTH]}"
+    )
+    return line.rstrip()
+
+
+def _shown(text: str) -> str:
+    """Return text as one line that any terminal can take."""
+    escaped = text.encode(errors="backslashreplace").decode()
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in escaped)
+
+
 def _tell(report: VerifyReport) -> int:
     for damage in report.damage:
         state = "mended: " if damage.repaired else ""
         print(state + damage.what, *damage.paths, sep="\n    ")
     left = sum(not damage.repaired for damage in report.damage)
-    print(f"{report.blobs} blobs read, {left} damaged")
+    print(f"{report.blobs:,} blobs read, {left} damaged")
     return 0 if report.ok else 1
 
 
@@ -185,10 +210,9 @@ def _restore(
 
 def _show(plan: RestorePlan) -> None:
     for step in plan.steps[:_SHOWN]:
-        shown = step.path.encode(errors="backslashreplace").decode()
-        print(f"  {step.action:9} {shown} {step.detail}")
+        print(f"  {step.action:9} {_shown(step.path)} {_shown(step.detail)}".rstrip())
     if len(plan.steps) > _SHOWN:
-        print(f"  … and {len(plan.steps) - _SHOWN} more")
+        print(f"  … and {len(plan.steps) - _SHOWN:,} more")
     if not plan.steps:
         print("nothing differs")
 

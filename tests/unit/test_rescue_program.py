@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import io
+import shlex
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -134,3 +136,45 @@ def test_an_interrupt_stays_an_interrupt(member: int, monkeypatch: pytest.Monkey
     monkeypatch.setattr(zipfile._ZipWriteFile, "write", interrupted)  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt):
         BUILD(PACKAGE)
+
+
+def test_what_to_type_next_needs_no_guard(project: Project) -> None:
+    """Who runs this program has none to type; the command it names works."""
+    status, said = _rescue(project, "rollback", "--to", "99")
+    assert status == 10
+    program = project.store / "rescue.pyz"
+    hint = said.partition("next: ")[2].partition(" lists")[0]
+    assert hint == shlex.join([sys.executable, str(program), "log"])
+    listed = subprocess.run(hint, shell=True, check=True, capture_output=True, text=True)  # noqa: S602
+    assert listed.stdout.split()[0] == "1"
+
+
+def test_an_operation_is_listed_with_its_time_and_what_it_was(project: Project) -> None:
+    """By that a snapshot is chosen."""
+    with project.engine() as engine:
+        operation = engine.begin("run", {"command": ["python", "a\x1b[31m\n.py"], "label": ""})
+        engine.finish(operation, "failed", {})
+    listed = _rescue(project, "log")[1].splitlines()[0]
+    assert time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(operation.started_at)) in listed
+    assert listed.endswith("failed       python a\\x1b[31m\\n.py")
+
+
+@pytest.mark.parametrize("version", [(2, 7, 18), (3, 6, 15), (3, 10, 13)])
+def test_an_older_python_is_told_so(version: tuple[int, int, int]) -> None:
+    """Not by a traceback: what `python3` is on a machine nobody chooses."""
+    package = Path(inspect.getfile(rescue)).parent.parent
+    with zipfile.ZipFile(io.BytesIO(rescue.build(package))) as archive:
+        main = archive.read("__main__.py").decode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "version_info", version)
+        with pytest.raises(SystemExit) as end:
+            exec(main, {"__name__": "__main__"})  # noqa: S102
+    assert (
+        end.value.code == f"rescue: needs Python 3.11 or newer, this is {version[0]}.{version[1]}"
+    )
+
+
+def test_no_line_of_a_plan_ends_in_a_blank(project: Project) -> None:
+    """Steps without a detail are steps, too."""
+    _, said = _rescue(project, "rollback", "--to", "1", "--dry-run")
+    assert said.splitlines() == [line.rstrip() for line in said.splitlines()] != []
