@@ -1,10 +1,10 @@
 """Sweeps over power cuts: guard dies, and so does all that no sync had brought to the disk.
 
 A kill leaves the kernel's caches as they are, so it never shows a sync that is missing. Here the
-project and its store lie on an ext4 of their own, in a file; at the moment of the kill, or after
-guard said that it was done, that file is copied as it is, and everything goes on with the copy.
-ext4 is told to commit nothing by itself and to repair no program that forgets a sync. Needs root
-and loop devices. ``python -m tests.faults.powercut --long``.
+project and its store lie on a file system of their own, in a file; at the moment of the kill, or
+after guard said that it was done, that file is copied as it is, and everything goes on with the
+copy. ext4 is told to commit nothing by itself and to repair no program that forgets a sync. Needs
+root and loop devices. ``python -m tests.faults.powercut --long``.
 """
 
 from __future__ import annotations
@@ -31,32 +31,36 @@ from unprivileged import IS_ROOT, give_away
 
 END = "the end"
 """Stands for a cut after guard was done."""
-_SIZE = 192 << 20
-_OPTIONS = "loop,commit=300,noauto_da_alloc"
-"""Metadata is committed by syncs alone; a rename over a file does not sync what it puts there."""
-_HARSH = "data=writeback"
-"""A name may be on the disk before its file's content: nothing but an own sync orders them."""
+_AT_ONCE = "lazy_itable_init=0,lazy_journal_init=0"
+KINDS = {
+    # Metadata is committed by syncs alone, a rename over a file does not sync what it puts there,
+    # and a name may be on the disk before its content: nothing but an own sync orders them.
+    "ext4": (192, ["-E", _AT_ONCE], "loop,commit=300,noauto_da_alloc,data=writeback"),
+    "xfs": (320, [], "loop"),
+}
+"""File system → its size in MiB, how it is made, how it is mounted."""
 
 
 class Disk:
-    """An ext4 in a file in memory, mounted, whose power can be cut.
+    """A file system in a file in memory, mounted, whose power can be cut.
 
     Args:
         folder: A private folder.
-        options: More that it is mounted with.
+        kind: One of `KINDS`.
     """
 
-    def __init__(self, folder: Path, options: str) -> None:
+    def __init__(self, folder: Path, kind: str) -> None:
         self.folder = folder
-        self.options = f"{_OPTIONS},{options}"
+        self.kind = kind
+        size, words, self.options = KINDS[kind]
         self.image = folder / "image"
         self.mount_point = folder / "disk"
         self.mount_point.mkdir()
         self._empty = folder / "empty"
         with self._empty.open("wb") as file:
-            file.truncate(_SIZE)
-        now = "lazy_itable_init=0,lazy_journal_init=0"
-        subprocess.run(["mkfs.ext4", "-q", "-E", now, self._empty], check=True, capture_output=True)
+            file.truncate(size << 20)
+        made = [f"mkfs.{kind}", "-q", *words, str(self._empty)]
+        subprocess.run(made, check=True, capture_output=True)
 
     def begin(self) -> None:
         """Put an empty file system in."""
@@ -85,7 +89,7 @@ class Disk:
     def _mount(self) -> None:
         (self.folder / "next").rename(self.image)
         subprocess.run(
-            ["mount", "-t", "ext4", "-o", self.options, self.image, self.mount_point],
+            ["mount", "-t", self.kind, "-o", self.options, self.image, self.mount_point],
             check=True,
             capture_output=True,
         )
@@ -95,7 +99,7 @@ class Disk:
 
 
 @contextlib.contextmanager
-def inserted(options: str = _HARSH) -> Iterator[Disk]:
+def inserted(kind: str = "ext4") -> Iterator[Disk]:
     """Give a disk; gone afterwards.
 
     Raises:
@@ -105,17 +109,17 @@ def inserted(options: str = _HARSH) -> Iterator[Disk]:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="guard-power-", dir=memory) as folder:
         os.chmod(folder, 0o711)  # noqa: S103 - one state is another user's
-        yield Disk(Path(folder), options)
+        yield Disk(Path(folder), kind)
 
 
-def why_not() -> str:
+def why_not(kind: str = "ext4") -> str:
     """Return why no power can be cut here; empty where it can."""
     if not IS_ROOT:
         return "only root may mount a disk"
-    if shutil.which("mkfs.ext4") is None:
-        return "mkfs.ext4 is not installed"
+    if shutil.which(f"mkfs.{kind}") is None:
+        return f"mkfs.{kind} is not installed"
     try:
-        with inserted() as disk:
+        with inserted(kind) as disk:
             disk.begin()
             disk.end()
     except (OSError, subprocess.CalledProcessError) as error:
@@ -160,9 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--long", action="store_true", help="every cut instead of a sample")
     parser.add_argument("--most", type=int, default=60, help="size of the sample")
     parser.add_argument("--after", type=int, default=0, help="leave out so many")
-    parser.add_argument("--options", default=_HARSH, help="what else the disk is mounted with")
+    parser.add_argument("--on", choices=KINDS, default="ext4", help="the file system")
     asked = parser.parse_args(arguments)
-    if why := why_not():
+    if why := why_not(asked.on):
         say(f"SKIPPED: {why}")
         return 0
     started = time.monotonic()
@@ -170,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = sample(cases, len(cases) if asked.long else asked.most)[asked.after :]
     done: Counter[str] = Counter()
     wrong: list[str] = []
-    with inserted(asked.options) as disk:
+    with inserted(asked.on) as disk:
         for number, case in enumerate(chosen, 1):
             found = judge_cut(case, disk)
             done["not reached" if found is None else case.kind] += 1
