@@ -8,15 +8,18 @@ read before may be written untold; so it may through an overlay that keeps what 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
 import os
 import re
 import struct
+import threading
 from dataclasses import dataclass
 
 _MOUNTS = "/proc/self/mountinfo"
+_PATIENCE_S = 2.0
 IN_MEMORY: tuple[bytes, ...] = (b"tmpfs", b"ramfs")
 """File systems that tell of no write through a mapping once the page was read."""
 _OVERLAY = b"overlay"
@@ -57,9 +60,7 @@ def find_unseen(root_fd: int) -> Unseen:
         root_fd: The open folder that is read.
     """
     overlaid = os.fstat(root_fd).st_dev in _devices((_OVERLAY,))
-    return Unseen(
-        frozenset(_mapped()), frozenset(_devices(IN_MEMORY)), overlaid and _tells_nothing(root_fd)
-    )
+    return Unseen(_mapped(), frozenset(_devices(IN_MEMORY)), overlaid and _tells_nothing(root_fd))
 
 
 def _tells_nothing(folder: int) -> bool:
@@ -100,25 +101,32 @@ def _devices(kinds: tuple[bytes, ...]) -> list[int]:
     return found
 
 
-def _mapped() -> set[int]:
-    """Return the inodes of files that any process has mapped, shared and for writing."""
+def _mapped() -> frozenset[int]:
+    """Return the inodes of files that any process has mapped, shared and for writing.
+
+    Who asks for the mappings of a process that waits for a dead server waits with it: so that is
+    left to a thread, and what it has not found in time is not known.
+    """
     found: set[int] = set()
+    thread = threading.Thread(target=_collect, args=(found,), daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the system grants no thread
+        _collect(found)
+    else:
+        thread.join(_PATIENCE_S)
+    return frozenset(found)
+
+
+def _collect(found: set[int]) -> None:
     try:
         pids = [name for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
-        return found
+        return
     for pid in pids:
-        try:
-            fd = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue  # it has ended, or is another user's
-        try:
-            found |= mapped_by(fd)
-        except OSError:
-            continue
-        finally:
-            os.close(fd)
-    return found
+        # It has ended, or is another user's.
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb", buffering=0) as maps:
+            found |= mapped_by(maps.fileno())
 
 
 def mapped_by(maps: int, *, ask: bool = True) -> set[int]:

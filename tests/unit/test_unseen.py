@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,6 +223,24 @@ def test_mappings_are_found_without_the_kernels_query(project: Project, *, ask: 
     mapped.close()
     with open("/proc/self/maps", "rb") as maps:
         assert inode not in mapped_by(maps.fileno(), ask=ask)
+
+
+def test_a_process_that_hangs_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `ps` does, where one waits for a dead server with its memory locked."""
+    end = threading.Event()
+
+    def wait(_: int) -> set[int]:
+        end.wait(20)
+        return set()
+
+    monkeypatch.setattr(unseen, "mapped_by", wait)
+    monkeypatch.setattr(unseen, "_PATIENCE_S", 0.1)
+    started = time.monotonic()
+    fd = os.open("/", os.O_RDONLY)
+    assert find_unseen(fd).inodes == frozenset()
+    os.close(fd)
+    end.set()
+    assert time.monotonic() - started < 10
 
 
 def test_without_proc_nothing_is_known(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
