@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from driving import Project, scratch_project
-from rollback.reports import DrillReport
+from rollback.reports import DrillReport, Selection
 from unprivileged import IS_ROOT, NOBODY, as_nobody, give_away
 
 pytestmark = pytest.mark.skipif(not IS_ROOT, reason="needs files of two users")
@@ -145,4 +145,38 @@ def test_a_database_of_another_users_server_is_put_back_and_named(
             assert said == ""
             assert server.execute("SELECT * FROM t").fetchall() == []
         else:
-            assert said == f"{path}: its owner cannot be set to 0:0"
+            assert said.startswith(f"{path}: its owner cannot be set to 0:0; who of other users")
+            # It cannot be seen from there; what it reads is old, and what it writes is refused.
+            assert server.execute("SELECT * FROM t").fetchall() == [(1,)]
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                server.execute("INSERT INTO t VALUES (2)")
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_a_server_of_another_user_sees_what_is_put_back(project: Project, mode: str) -> None:
+    """Without a log it has no lock while it is idle: that it can write is seen all the same."""
+    path = project.root / "runs.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as server:
+        server.execute(f"PRAGMA journal_mode={mode}")
+        server.execute("CREATE TABLE t (a)")
+        for file in project.root.glob("runs.db*"):
+            give_away([file])
+            file.chmod(0o666)
+
+        def spoil() -> str:
+            taken = project.snapshot().snapshot
+            with contextlib.closing(sqlite3.connect(path)) as db, db:
+                db.execute("INSERT INTO t VALUES (1)")
+            with project.engine() as engine:
+                (step,) = engine.plan(taken, Selection()).steps
+            shown = "a process of another user or container" if mode == "delete" else "pid"
+            assert f"; open in {shown}" in step.detail
+            outcome = project.rollback(taken)
+            assert (outcome.skipped, outcome.unchecked) == ((), ())
+            return ""
+
+        as_nobody(spoil)
+        assert server.execute("SELECT * FROM t").fetchall() == []
+        server.execute("INSERT INTO t VALUES (2)")
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT * FROM t").fetchall() == [(2,)]

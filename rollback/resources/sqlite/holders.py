@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
+import signal
 import struct
 
 SIDE_FILES = (b"-wal", b"-shm", b"-journal")
@@ -19,13 +21,16 @@ _UNSHOWN = re.compile(r"^-(?!m$)|://|=|\s")
 _DELETED = b" (deleted)"
 _NO_NAME = re.compile(b"/(?:dev/(?!shm/)|proc/|memfd:)")
 """Targets of descriptors that are no files of a project: devices, processes, memory."""
+_UNSEEN = 0
 _FLOCK = struct.Struct("hhqqi4x")
 
 
 def holders(path: bytes | str | os.PathLike[str], *, deleted: bool = True) -> list[tuple[int, str]]:
     """Return the other processes that have a database or one of its side files open.
 
-    Processes of other users are seen only by root, or by the locks that they hold.
+    Processes of other users are shown to root alone, and those of other containers to nobody. They
+    are told by the locks that they hold, and, of a file of this user's, by their being able to
+    write to it; they have no number then.
 
     Args:
         path: Absolute path of the database.
@@ -33,7 +38,8 @@ def holders(path: bytes | str | os.PathLike[str], *, deleted: bool = True) -> li
             these open serves a state that is not in the folder any more.
 
     Returns:
-        Process id and what runs there, without the options that might hold a secret.
+        Process id and what runs there, without the options that might hold a secret; 0 stands for
+        processes that cannot be seen.
     """
     name = os.fsencode(path)
     files = [name, *(name + suffix for suffix in SIDE_FILES)]
@@ -41,6 +47,8 @@ def holders(path: bytes | str | os.PathLike[str], *, deleted: bool = True) -> li
     gone = {file + _DELETED for file in files} if deleted else set()
     found = {pid for pid in _other_processes() if _has_open(pid, inodes, gone)}
     found |= _lock_owners(name)
+    if not found and _is_open_for_writing(name):
+        found = {_UNSEEN}
     return [(pid, command(pid)) for pid in sorted(found)]
 
 
@@ -50,7 +58,7 @@ def describe(found: list[tuple[int, str]]) -> str:
         return "another process"
     named = (f"pid {pid} ({what})" if what else f"pid {pid}" for pid, what in found if pid > 0)
     # The kernel gives no pid for a lock from another pid namespace.
-    return ", ".join(named) or "a process of another container"
+    return ", ".join(named) or "a process of another user or container"
 
 
 def command(pid: int) -> str:
@@ -113,6 +121,28 @@ def _lock_owners(path: bytes) -> set[int]:
     finally:
         os.close(fd)
     return {pid} if kind != fcntl.F_UNLCK and pid != os.getpid() else set()
+
+
+def _is_open_for_writing(path: bytes) -> bool:
+    """Whether any process can write to a file, this one included.
+
+    The kernel grants a lease on reading only where nobody can (F_SETLEASE in fcntl(2)); it asks
+    for a file of one's own, and a file system that has leases.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        # Who opens it in this very moment waits, and breaks the lease: by a signal that is ignored.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    finally:
+        os.close(fd)
+    return False
 
 
 def _identity(path: bytes) -> tuple[int, int] | None:

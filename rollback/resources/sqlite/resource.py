@@ -40,6 +40,7 @@ from rollback.resources.sqlite.recorded import (
 from rollback.resources.sqlite.restoring import Restorer, build, remove, remove_staged
 
 KIND = "sqlite"
+_UNSEEN = "who of other users had it open reads the old file until it is opened anew"
 _IN_THE_WAY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
@@ -258,7 +259,8 @@ class SqliteResource:
     def _unset(self, live: Metadata, wanted: Metadata) -> Iterator[Skip]:
         """Yield what has to be said of metadata that this user cannot set."""
         if (live.uid, live.gid) != (wanted.uid, wanted.gid):
-            yield Skip(self.location, owner_stays(wanted.uid, wanted.gid), AS_OWNER)
+            why = f"{owner_stays(wanted.uid, wanted.gid)}; {_UNSEEN}"
+            yield Skip(self.location, why, AS_OWNER)
         elif live.mode != wanted.mode:
             yield Skip(self.location, THEIRS, AS_OWNER)
 
