@@ -53,10 +53,14 @@ class Rules:
 def prune(store: Store, rules: Rules, *, dry_run: bool) -> PruneReport:
     """Delete what the rules do not keep; with `dry_run`, only say what that would be.
 
+    Looking takes no lock: it works while another operation is at work.
+
     Raises:
         StoreBusy: Another operation holds the store.
     """
-    store.lock.acquire()
+    depth = store.lock.depth
+    if not dry_run:
+        store.lock.acquire()
     try:
         snapshots = [load(row[0]) for row in _documents(store)]
         protected = _protected(store, snapshots)
@@ -94,7 +98,7 @@ def prune(store: Store, rules: Rules, *, dry_run: bool) -> PruneReport:
         gone, room = (*go, *crowded), tuple(crowded)
         return PruneReport(gone, room, tuple(keep), sweeper.freed, excess, dry_run)
     finally:
-        store.lock.release()
+        store.lock.release_to(depth)
 
 
 class _DryRun(Exception):

@@ -47,6 +47,17 @@ def _prune_to_newest(project: Project) -> None:
         engine.prune(keep_last=1)
 
 
+def test_what_would_go_is_told_while_another_operation_is_at_work(project: Project) -> None:
+    """A dry run only looks: it takes no lock, and nothing is gone after it."""
+    for _ in range(3):
+        project.snapshot()
+    with project.engine() as busy, project.engine() as engine:
+        busy.begin("run", {})
+        assert len(engine.prune(keep_last=1, dry_run=True).removed) == 2
+        assert busy.store.lock.held
+        assert len(engine.snapshots()) == 3
+
+
 def test_the_digest_of_a_linked_file_goes_with_it(project: Project) -> None:
     """What stays is still known; what went could be another file's with the same inode."""
     project.snapshot()
