@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 
@@ -63,9 +63,13 @@ class NothingToDo(RollbackError):
 
 
 class StoreBusy(RollbackError):
-    """Another guard operation holds the store; its owner is named."""
+    """Another guard operation holds the store; its owner is named, and known where it says so."""
 
     code: ClassVar[str] = "busy"
+
+    def __init__(self, message: str, *, hint: str, owner: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.owner = owner or {}
 
 
 class StoreCorrupt(RollbackError):

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rollback.difference import find_entry
-from rollback.errors import NothingToDo
+from rollback.errors import NothingToDo, StoreBusy
 from rollback.inventory import is_tree
+from rollback.lock import is_ancestor
 from rollback.meanwhile import edited_meanwhile
 from rollback.model import Category, Operation, Snapshot
 from rollback.reports import Selection
@@ -20,6 +21,7 @@ from rollback.store.store import Store
 _MOST_DIGITS = 15  # fewer than an id has, and SQLite's integers hold them
 _BEGINS = "SELECT document FROM snapshot WHERE substr(id, 1, ?) = ?"
 _RESTORES = ("rollback", "undo", "redo")
+_IDENTITY = ("pid", "start", "boot")
 
 
 class History:
@@ -98,6 +100,26 @@ class History:
                 hint=f"guard --project {shlex.quote(other)} rollback --last",
             )
         raise _nothing(f"there is no run of {here} to roll back")
+
+    def run_around(self, busy: StoreBusy) -> Operation | None:
+        """Return the run of this project that holds the store and that this process is part of.
+
+        Its owner has to be an ancestor by the kernel's word, and the one that has the lock. One
+        that has no snapshot yet, or that is putting something back, protects nobody.
+
+        Args:
+            busy: What was said when the lock was asked for.
+        """
+        if not busy.owner or not is_ancestor(busy.owner):
+            return None
+        who = {key: busy.owner.get(key) for key in _IDENTITY}
+        found = [
+            operation
+            for operation in filter(self.is_mine, self.store.at_work())
+            if who == {key: operation.data["owner"].get(key) for key in _IDENTITY}
+        ]
+        run = next((o for o in found if o.kind == "run" and o.data.get("snapshot_id")), None)
+        return None if any(o.kind in _RESTORES for o in found) else run
 
     def is_mine(self, operation: Operation) -> bool:
         """Return whether an operation is of this project, for a store may serve several."""

@@ -14,6 +14,7 @@ from typing import Any
 from rollback.errors import StoreBusy
 
 _DYING_S = 2.0
+_LOOKS = 20
 
 
 def boot_id() -> str:
@@ -55,6 +56,45 @@ def is_alive(who: Mapping[str, Any]) -> bool:
     )
 
 
+def ancestors() -> list[tuple[int, int]]:
+    """Return the processes that this one descends from, the nearest first: pid and start.
+
+    As the kernel has it, whatever session, group or terminal a process is in: who lost its parent
+    hangs below the nearest subreaper (``prctl(2)``), and a guarded run is one. What lies
+    outside of a container is not seen from inside.
+    """
+    for _ in range(_LOOKS):
+        found = _line_of_descent()
+        if found is not None:
+            return found
+    return []
+
+
+def is_ancestor(who: Mapping[str, Any]) -> bool:
+    """Return whether this process descends from the one that `owner` described."""
+    return who.get("boot") == boot_id() and (who.get("pid"), who.get("start")) in ancestors()
+
+
+def _line_of_descent() -> list[tuple[int, int]] | None:
+    """Return the ancestors; None where one of them ended meanwhile, and they are others by now."""
+    found: list[tuple[int, int]] = []
+    name, youngest = "self", sys.maxsize
+    while True:
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            parent, start = int(fields[1]), int(fields[19])
+        except (OSError, ValueError, IndexError):
+            return None
+        if start > youngest:  # a pid that was given anew while it was looked at
+            return None
+        if name != "self":
+            found.append((int(name), start))
+        if not parent:
+            return found
+        name, youngest = str(parent), start
+
+
 class StoreLock:
     """The exclusive lock of a store; the kernel frees it when its holder dies.
 
@@ -88,16 +128,22 @@ class StoreLock:
         if not _lock(fd):
             text = os.pread(fd, 4096, 0)
             os.close(fd)
-            raise StoreBusy(
-                f"another guard operation is at work here: {_describe(text)}",
-                hint="wait for it to end, or end it; guard status shows what it does",
-            )
+            raise _busy(text)
         # On a full disk the owner's name cannot be written; the lock holds all the same.
         with contextlib.suppress(OSError):
             text = json.dumps(owner()).encode()
             os.pwrite(fd, text.ljust(512), 0)
         self._fd = fd
         self.depth = 1
+
+    def refuse_if_busy(self) -> None:
+        """Say at once that somebody else is at work, before long preparations or a question.
+
+        Raises:
+            StoreBusy: Another process holds the lock.
+        """
+        self.acquire()
+        self.release()
 
     def release(self) -> None:
         """Give the lock back once; a no-op where it is not held."""
@@ -128,18 +174,40 @@ def _lock(fd: int) -> bool:
             return True
 
 
+def _busy(text: bytes) -> StoreBusy:
+    """Return the error that names who has the lock."""
+    who = _read(text)
+    if is_ancestor(who):
+        return StoreBusy(
+            f"the guard operation around this command holds the store: {_describe(who)}",
+            hint="type it again when that has ended; guard status, log and diff work meanwhile",
+            owner=who,
+        )
+    return StoreBusy(
+        f"another guard operation is at work here: {_describe(who)}",
+        hint="wait for it to end, or end it; guard status shows what it does",
+        owner=who,
+    )
+
+
 def _is_dead(text: bytes) -> bool:
     """Return whether the owner is written down whole, and gone."""
+    who = _read(text)
     try:
-        who = json.loads(text.strip(b" \0") or b"{}")
         return {"pid", "start", "boot"} <= who.keys() and not is_alive(who)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError):
         return False
 
 
-def _describe(text: bytes) -> str:
+def _read(text: bytes) -> Mapping[str, Any]:
     try:
         who = json.loads(text.strip(b" \0") or b"{}")
-        return f"pid {who['pid']}, {who['command']}"
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
+        return {}
+    return who if isinstance(who, dict) else {}
+
+
+def _describe(who: Mapping[str, Any]) -> str:
+    if not {"pid", "command"} <= who.keys():
         return "its owner is not written down"
+    return f"pid {who['pid']}, {who['command']}"

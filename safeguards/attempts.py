@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,9 +110,7 @@ class Attempts:
 
     def _start(self, engine: Engine, operation: Operation, argv: Sequence[str]) -> Outcome:
         def note(pid: int) -> None:
-            while self._held.received:  # asked to end just before there was a command to end
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, self._held.received.pop())
+            self._held.pass_on(pid)
             process = identify(pid)
             if process is None:
                 return

@@ -131,12 +131,13 @@ class Narrator:
     def ended(self, outcome: Outcome) -> None:
         """Tell how the command ended and what it changed."""
         took = seconds_text(outcome.elapsed_s)
-        changed = self._changed()
+        # What an inner run changed is a part of what the one around it changed, and told there.
+        changed = "" if self.record.within else f"; {self._changed()}"
         if outcome.status == 0:
-            self._line("done", f"in {took}; {changed}")
+            self._line("done", f"in {took}{changed}")
         else:
             name = one_line(self.record.command[0])
-            self.terminal.warn(f"{name} {how_it_ended(outcome)} after {took}; {changed}")
+            self.terminal.warn(f"{name} {how_it_ended(outcome)} after {took}{changed}")
         if outcome.left_over:
             running = ", ".join(f"{p.pid} ({p.name})" for p in outcome.left_over[:4])
             number = count_text(len(outcome.left_over), "process", "processes")

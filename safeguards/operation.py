@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rollback.errors import RestoreIncomplete, RollbackError, StoreUnusable
+from rollback.errors import RestoreIncomplete, RollbackError, StoreBusy, StoreUnusable
 from rollback.model import Operation, Skip, Snapshot
 from safeguards import attempts, narration, preflight
 from safeguards.config import Config
@@ -72,7 +72,9 @@ class GuardedRun:
                 concerns = preflight.check(self.config, self.request, self.session.environ)
             self.say.concerns(concerns)
             with self._opened() as engine:
-                answer = self._guarded(engine)
+                operation, is_own = self._begin(engine)
+                run = self._guarded if is_own else self._within
+                answer = run(engine, operation)
         except (GuardError, RollbackError) as error:
             answer = self._failed(error)
         self._write_report(answer)
@@ -85,13 +87,34 @@ class GuardedRun:
         except StoreUnusable as error:
             raise PreparationFailed(str(error), hint=error.hint) from error
         with engine:
-            self.say.recovered(engine.recover())
             yield engine
 
-    def _guarded(self, engine: Engine) -> Answer:
-        operation = engine.begin(
-            "run", {"command": list(self.record.command), "label": self.request.label}
-        )
+    def _begin(self, engine: Engine) -> tuple[Operation, bool]:
+        """Return the operation that protects the command, and whether it is this run's own.
+
+        Raises:
+            StoreBusy: Another operation is at work, and none that this run is inside of.
+        """
+        intent = {"command": list(self.record.command), "label": self.request.label}
+        try:
+            self.say.recovered(engine.recover())
+            return engine.begin("run", intent), True
+        except StoreBusy as busy:
+            around = engine.run_around(busy)
+            if around is None:
+                raise
+            return around, False
+
+    def _within(self, engine: Engine, around: Operation) -> Answer:
+        from safeguards.within import InnerRun  # noqa: PLC0415 - only inside of another run
+
+        inner = InnerRun(self.session, self.config, self.record, self.say, around)
+        inner.announce(engine)
+        self._check(engine)
+        engine.close()  # while the command runs, the store is the outer run's alone
+        return inner.execute(self.request.argv)
+
+    def _guarded(self, engine: Engine, operation: Operation) -> Answer:
         self.record.run_id, self.record.run_seq = operation.id, operation.seq
         try:
             snapshot = self._snapshot(engine, operation)

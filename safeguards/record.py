@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rollback.model import Skip
@@ -25,6 +25,19 @@ _SECRET = re.compile(
 _NAME = re.compile(r"[\w.-]+")
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
 HIDDEN = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The run around one of the same project, which has the snapshot of both.
+
+    Attributes:
+        run_id: Id of its operation.
+        run_seq: Its sequence number.
+    """
+
+    run_id: str
+    run_seq: int
 
 
 @dataclass(slots=True)
@@ -52,6 +65,8 @@ class RunRecord:
         tries: How each of these starts ended: status, seconds, trouble, whether it was put back.
         rolled_back: Whether the state from before was put back.
         label: What the user called the run.
+        within: The run around this one, whose snapshot it is; None for none. There is no
+            operation of its own then.
     """
 
     command: tuple[str, ...]
@@ -74,6 +89,7 @@ class RunRecord:
     tries: list[Mapping[str, Any]] = field(default_factory=list)
     rolled_back: bool = False
     label: str = ""
+    within: Within | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -107,6 +123,7 @@ class RunRecord:
             "attempts": self.attempts,
             "tries": list(self.tries),
             "rolled_back": self.rolled_back,
+            "within": None if self.within is None else asdict(self.within),
         }
 
 

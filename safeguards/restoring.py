@@ -96,6 +96,7 @@ def restore(session: Session, wish: Wish) -> Answer:
                 session.terminal.warn(sentence)
         snapshot, run = _target(engine, wish)
         _refuse_other_project(snapshot, config)
+        _refuse_while_busy(session, engine, wish)
         selection = _selection(session, config, engine, wish, snapshot)
         plan = engine.plan(snapshot, selection)
         if not plan.steps:
@@ -152,6 +153,12 @@ def _refuse_other_project(snapshot: Snapshot, config: Config) -> None:
             f"snapshot {snapshot.seq} is of another project, {snapshot.project}",
             hint=f"guard --project {other} rollback --to {snapshot.seq}",
         )
+
+
+def _refuse_while_busy(session: Session, engine: Engine, wish: Wish) -> None:
+    """Say at once that another operation is at work, not after a long look and a question."""
+    if not wish.dry_run and (wish.yes or session.terminal.interactive()):
+        engine.store.lock.refuse_if_busy()
 
 
 def _selection(

@@ -118,6 +118,12 @@ class Held:
 
     received: list[int] = field(default_factory=list)
 
+    def pass_on(self, pid: int) -> None:
+        """Pass on what asked for an end just before there was a command to end."""
+        while self.received:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, self.received.pop())
+
 
 @contextlib.contextmanager
 def hold_signals() -> Iterator[Held]:

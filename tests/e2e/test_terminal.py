@@ -1,7 +1,7 @@
 """A real interactive shell on a real terminal finds no difference between `guard` and `env`.
 
-Each scenario runs twice: under `env`, which is the proof that it expects what is true
-without guard, and under the supervisor.
+Each scenario runs under `env`, which is the proof that it expects what is true
+without guard, and under the supervisor: once, and once more below another one.
 """
 
 from __future__ import annotations
@@ -124,13 +124,14 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     window.shell.wait()
 
 
-@pytest.fixture(params=["env", "guard", "guard with threads"])
+@pytest.fixture(params=["env", "guard", "guard with threads", "guard in guard"])
 def wrap(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The words in front of the command."""
     if request.param == "env":
         return "env"
     extra = " --threads" if "threads" in request.param else ""
-    return f"{sys.executable} {DRIVER} --record={tmp_path}/outcome.json{extra} --"
+    around = f"{sys.executable} {DRIVER} -- " if "in guard" in request.param else ""
+    return f"{around}{sys.executable} {DRIVER} --record={tmp_path}/outcome.json{extra} --"
 
 
 def _needs(program: str) -> None:
