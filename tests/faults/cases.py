@@ -199,7 +199,8 @@ def _snapshot(project: Project) -> None:
     project.snapshot()
 
 
-def _recover(project: Project) -> None:
+def recover(project: Project) -> None:
+    """Finish or take back what died."""
     project.recover()
 
 
@@ -480,8 +481,8 @@ def conclude(case: Case, scenario: Scenario, ended: Ended, again: str = "") -> l
     fired = ended.fired
     _judge_end(case, scenario, ended)
     if again:
-        fired = case.run(_recover, again).fired and fired
-    recovered = case.must("the recovery", _recover)
+        fired = case.run(recover, again).fired and fired
+    recovered = case.must("the recovery", recover)
     if recovered.elapsed_s > RECOVERY_S:
         case.wrong.append(f"the recovery took {recovered.elapsed_s:.1f} s")
     if not case.wrong:

@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from driving import Project
-from faults.cases import SCENARIOS, Case, conclude, places
+from faults.cases import SCENARIOS, Case, conclude, places, recover
 from faults.states import STATES, State
 from faults.sweep import Planned, plan_cases, sample, say
 from unprivileged import IS_ROOT, give_away
@@ -131,7 +131,7 @@ def judge_cut(case: Planned, disk: Disk) -> list[str] | None:
     """Cut the power at a place of an operation, recover, and return what is wrong then.
 
     Returns:
-        None where guard did not come to that place.
+        None where guard, or its recovery, did not come to that place.
     """
     disk.begin()
     try:
@@ -145,16 +145,22 @@ def judge_cut(case: Planned, disk: Disk) -> list[str] | None:
         disk.settle()
         ended = here.run(case.scenario.verb, "" if case.armed == END else case.armed)
         disk.cut()
-        return conclude(here, case.scenario, ended)
+        befell = not case.again or here.run(recover, case.again).fired
+        if case.again:
+            disk.cut()
+        found = conclude(here, case.scenario, ended)
+        return found if found or befell else None
     finally:
         disk.end()
 
 
 def all_cuts(states: Sequence[State] = STATES) -> Iterator[Planned]:
-    """Yield a cut at each place that an operation reaches, and one after it."""
+    """Yield a cut at each place that an operation reaches, in its recovery, and one after it."""
     for state in (state for state in states if not state.apart):
         for scenario in SCENARIOS:
-            yield from plan_cases("kill", scenario, state, places(scenario, state))
+            hits = places(scenario, state)
+            yield from plan_cases("kill", scenario, state, hits)
+            yield from plan_cases("recovery", scenario, state, hits)
             yield Planned("end", scenario, state, END)
 
 
