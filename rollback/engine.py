@@ -276,7 +276,9 @@ class Engine(Operations):
         self._end(operation, "interrupted", {})
         name = f"{operation.kind} {operation.seq}"
         if operation.kind == "run" and operation.data.get("snapshot_id"):
-            return f"{name} did not finish; to put its changes back: guard rollback --last"
+            # Not `--last`: what comes after this sentence may be a newer run.
+            back = f"guard rollback --to {operation.seq}"
+            return f"{name} did not finish; to put its changes back: {back}"
         return f"{name} did not finish; nothing of it was kept"
 
     def _restore(self, operation: Operation, plan: RestorePlan) -> RestoreOutcome:

@@ -101,6 +101,19 @@ class History:
             )
         raise _nothing(f"there is no run of {here} to roll back")
 
+    def runs_since(self, snapshot: Snapshot) -> list[Operation]:
+        """Return the runs of this project that may have left something running, newest first.
+
+        Those that began with a snapshot or after it, and the one that came before them.
+        """
+        found: list[Operation] = []
+        for operation in self.store.catalog.operations("WHERE kind = 'run'"):
+            if self.is_mine(operation):
+                found.append(operation)
+                if operation.seq < snapshot.seq and operation.data.get("snapshot_id"):
+                    break
+        return found
+
     def run_around(self, busy: StoreBusy) -> Operation | None:
         """Return the run of this project that holds the store and that this process is part of.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rollback.chosen import whole_path
-from rollback.errors import NothingToDo, RollbackError
+from rollback.errors import RollbackError
+from rollback.lock import ancestors
 from rollback.model import Category, Operation, Snapshot
 from rollback.reports import RestorePlan, Selection
 from safeguards.config import Config
@@ -94,7 +95,7 @@ def restore(session: Session, wish: Wish) -> Answer:
         if not wish.dry_run:
             for sentence in engine.recover():
                 session.terminal.warn(sentence)
-        snapshot, run = _target(engine, wish)
+        snapshot, runs = _target(engine, wish)
         _refuse_other_project(snapshot, config)
         _refuse_while_busy(session, engine, wish)
         selection = _selection(session, config, engine, wish, snapshot)
@@ -111,38 +112,37 @@ def restore(session: Session, wish: Wish) -> Answer:
             declined = _ask(session, wish, config, shown)
             if declined is not None:
                 return declined
-        if run is not None:
+        for run in runs:
             _end_or_name(session, run)
         return _carry_out(session, engine, Decided(config, wish, plan, revert))
 
 
 def _end_or_name(session: Session, run: Operation) -> None:
-    """End the command of a run whose guard died; name what any other left running."""
+    """End the command of a run whose guard died; name what any other left running.
+
+    Who asks from inside of that command is answered: it is named, and goes on.
+    """
     child = still_running(run)
-    for problem in end_leftovers(() if child is None else (child,)):
+    around = child is not None and (child.pid, child.started_ticks) in ancestors()
+    for problem in end_leftovers(() if child is None or around else (child,)):
         session.terminal.warn(problem)
-    for process in left_running(run):
+    left = left_running(run) if child is None or not around else [child]
+    for process in left:
         told = f"{process.pid} ({one_line(process.name)}) of the run still runs"
         session.terminal.warn(f"{told}: what it writes from now on stays")
 
 
-def _target(engine: Engine, wish: Wish) -> tuple[Snapshot, Operation | None]:
-    """Return the state to go to, and the run whose command may still be at work."""
+def _target(engine: Engine, wish: Wish) -> tuple[Snapshot, list[Operation]]:
+    """Return the state to go to, and the runs since whose commands may still be at work."""
     if wish.kind == "undo":
-        return engine.undo_target(), None
+        return engine.undo_target(), []
     if wish.kind == "redo":
-        return engine.redo_target(), None
-    if wish.reference is not None:
-        snapshot = engine.find_snapshot(wish.reference)
-    try:
-        run = engine.last_run()
-    except NothingToDo:
-        if wish.reference is None:
-            raise
-        return snapshot, None
-    if wish.reference is None:
-        snapshot = engine.find_snapshot(str(run.data["snapshot_id"]))
-    return snapshot, run
+        return engine.redo_target(), []
+    reference = wish.reference
+    if reference is None:
+        reference = str(engine.last_run().data["snapshot_id"])
+    snapshot = engine.find_snapshot(reference)
+    return snapshot, engine.runs_since(snapshot)
 
 
 def _refuse_other_project(snapshot: Snapshot, config: Config) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from cli.test_run import read
 from e2e.guard_command import EXECUTABLE, Guard, Result
 from manifest import assert_back, manifest
+from safeguards.supervisor import identify
 
 GUARD = str(EXECUTABLE)
 _QUICK = ("run", "--drill", "off")
@@ -364,3 +366,63 @@ def test_nobody_is_asked_what_cannot_be_done(guard: Guard) -> None:
     result = inside(guard, script)
     assert result.out.endswith("\n11\n"), result.said
     assert "put this back?" not in result.out
+
+
+def test_a_command_that_outlives_its_guard_is_guarded_anew(guard: Guard, tmp_path: Path) -> None:
+    """A killed outer run holds no lock: the inner one names it, and takes its own snapshot."""
+    script = f"echo bad > train.py; touch {tmp_path}/ready;"
+    script += f" while ! [ -e {tmp_path}/go ]; do sleep 0.05; done;"
+    script += f" {GUARD} run --drill off -- sh -c 'echo worse > train.py' 2> {tmp_path}/inner;"
+    script += f" echo $? > {tmp_path}/done"
+    before = manifest(guard.project)
+    process = guard.start(*_QUICK, "--", "sh", "-c", script)
+    wait_for((tmp_path / "ready").exists, "the outer run did not start")
+    process.send_signal(signal.SIGKILL)
+    process.wait(20)
+    (tmp_path / "go").touch()
+    wait_for((tmp_path / "done").exists, "the inner run did not end")
+    wait_for((tmp_path / "done").read_text, "the inner run did not end")
+    told = (tmp_path / "inner").read_text()
+    assert (tmp_path / "done").read_text() == "0\n", told
+    assert "already protected" not in told
+    found = re.search(r"run 1 did not finish; to put its changes back: guard (.*)", told)
+    assert found, told
+    # By now there is a newer run: what was said then leads to the state before the first.
+    assert guard(*found[1].split(), "--yes").status == 0
+    assert_back(before, manifest(guard.project))
+
+
+def test_a_rollback_does_not_end_the_command_that_asks_for_it(guard: Guard, tmp_path: Path) -> None:
+    """Called by what a killed run left running, it is answered, and its caller goes on."""
+    script = f"echo bad > train.py; touch {tmp_path}/ready;"
+    script += f" while ! [ -e {tmp_path}/go ]; do sleep 0.05; done;"
+    script += f" {GUARD} rollback --last --yes > {tmp_path}/said 2>&1;"
+    script += f" echo $? > {tmp_path}/done"
+    process = guard.start(*_QUICK, "--", "sh", "-c", script)
+    wait_for((tmp_path / "ready").exists, "the outer run did not start")
+    process.send_signal(signal.SIGKILL)
+    process.wait(20)
+    (tmp_path / "go").touch()
+    wait_for((tmp_path / "done").exists, "the caller of the rollback was ended")
+    wait_for((tmp_path / "done").read_text, "the caller of the rollback was ended")
+    told = (tmp_path / "said").read_text()
+    assert (tmp_path / "done").read_text() == "0\n", told
+    assert (guard.project / "train.py").read_text() == "print('training')\n"
+    assert "still runs: what it writes from now on stays" in told
+
+
+def test_what_a_killed_run_left_is_ended_also_after_a_newer_run(
+    guard: Guard, tmp_path: Path
+) -> None:
+    """A rollback to before it ends its command, or that would go on writing."""
+    pid = tmp_path / "pid"
+    script = f"echo bad > train.py; echo $$ > {pid}.tmp; mv {pid}.tmp {pid}; exec sleep 60"
+    process = guard.start(*_QUICK, "--", "sh", "-c", script)
+    wait_for(pid.exists, "the outer run did not start")
+    process.send_signal(signal.SIGKILL)
+    process.wait(20)
+    assert guard(*_QUICK, "--", "true").status == 0
+    assert identify(int(pid.read_text()))
+    assert guard("rollback", "--to", "1", "--yes").status == 0
+    assert identify(int(pid.read_text())) is None
+    assert (guard.project / "train.py").read_text() == "print('training')\n"
