@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rollback.holding import holds_past_of
-from rollback.store.placement import choose, usual_places
+from rollback.store.placement import choose, is_store, usual_places
 
 if TYPE_CHECKING:
     from safeguards.config import Config
@@ -53,7 +53,7 @@ def remember(config: Config, environ: Mapping[str, str]) -> None:
 def recall(project: Path, environ: Mapping[str, str]) -> Path | None:
     """Return where the store of a project was last, where it is there still."""
     place = _read(_file(environ)).get(str(project))
-    return Path(place) if place is not None and (Path(place) / "STORE").exists() else None
+    return Path(place) if place is not None and is_store(Path(place)) else None
 
 
 def find(config: Config, environ: Mapping[str, str]) -> Path | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rollback.holding import holds_past_of
-from rollback.store.placement import has_store
+from rollback.store.placement import has_store, is_store
 from safeguards.errors import WrongUsage
 from safeguards.places import recall
 
@@ -110,13 +110,13 @@ def _has_tool_table(folder: Path) -> bool:
 def _is_known(project: Path, environ: Mapping[str, str], store: str | None) -> bool:
     """Return whether the project may have a store although its folder is gone."""
     places = _named_stores(project, environ, store)
-    return any((place / "STORE").exists() for place in places) or has_store(project, environ)
+    return any(is_store(place) for place in places) or has_store(project, environ)
 
 
 def _has_past(project: Path, environ: Mapping[str, str], store: str | None) -> bool:
     """Return whether guard has taken a snapshot of this very folder."""
     return has_store(project, environ) or any(
-        (place / "STORE").exists() and holds_past_of(place.absolute(), project)
+        is_store(place) and holds_past_of(place.absolute(), project)
         for place in _named_stores(project, environ, store)
     )
 

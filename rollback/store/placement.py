@@ -36,9 +36,10 @@ class Placement:
 def choose(project: Path, asked: Path | None, environ: Mapping[str, str]) -> Placement:
     """Return where the store of a project is, or would be created.
 
-    The user's state folder where that is on the project's file system: it then survives the
-    project's removal and can share blocks and links. Else ``.guard`` in the project. Where one was
-    made it stays, the one that no command in the project can have planted before the other.
+    The user's state folder where that is on the project's file system and can be written to: it
+    then survives the project's removal and can share blocks and links. One of another user's
+    guard is chosen, to be refused: the past may be there. Else ``.guard`` in the project. Where one
+    was made it stays, the one that no command in the project can have planted before the other.
 
     Args:
         project: Absolute path of the project; need not exist any more.
@@ -51,13 +52,20 @@ def choose(project: Path, asked: Path | None, environ: Mapping[str, str]) -> Pla
         named = project / os.path.expanduser(environ["GUARD_STORE"])
         return Placement(Path(os.path.normpath(named)), "named by GUARD_STORE")
     state, inside = usual_places(project, environ)
-    if (state / "STORE").exists():
+    if is_store(state):
         return Placement(state, _SURVIVES)
-    if (inside / "STORE").exists():
+    if is_store(inside):
         return Placement(inside, "in the project, where it was made")
-    if _device(state) == _device(project):
-        return Placement(state, _SURVIVES)
-    return Placement(inside, "in the project: your state folder is on another file system")
+    return _place_new(project, state, inside)
+
+
+def _place_new(project: Path, state: Path, inside: Path) -> Placement:
+    """Return where a store is to be made."""
+    if _device(state) != _device(project):
+        return Placement(inside, "in the project: your state folder is on another file system")
+    if _is_shut(state) and not _is_foreign(state.parent):
+        return Placement(inside, f"in the project: nothing can be written to {state.parent}")
+    return Placement(state, _SURVIVES)
 
 
 def usual_places(project: Path, environ: Mapping[str, str]) -> tuple[Path, Path]:
@@ -70,7 +78,30 @@ def usual_places(project: Path, environ: Mapping[str, str]) -> tuple[Path, Path]
 
 def has_store(project: Path, environ: Mapping[str, str]) -> bool:
     """Return whether a store was made for this very folder, even where the folder is empty now."""
-    return (choose(project, None, {**environ, "GUARD_STORE": ""}).path / "STORE").exists()
+    return is_store(choose(project, None, {**environ, "GUARD_STORE": ""}).path)
+
+
+def is_store(path: Path) -> bool:
+    """Return whether a folder is marked as a store; one that cannot be looked into is none."""
+    try:
+        return (path / "STORE").exists()
+    except OSError:
+        return False
+
+
+def refuse_unreachable(path: Path) -> None:
+    """Refuse a place of which nobody can say what is there.
+
+    Raises:
+        StoreUnusable: A folder on the way to it is shut.
+    """
+    try:
+        (path / "STORE").exists()
+    except OSError as error:
+        raise StoreUnusable(
+            f"the store {path} cannot be looked into: {error.strerror}",
+            hint="run guard as the user whose it is, or name another place with --store DIR",
+        ) from error
 
 
 def prepare(path: Path) -> None:
@@ -209,6 +240,27 @@ def _fits(marker: bytes) -> bool:
 def _name(project: Path) -> str:
     base = re.sub(r"[^A-Za-z0-9._-]", "_", project.name)[:40] or "root"
     return f"{base}-{hashlib.sha256(os.fsencode(project)).hexdigest()[:12]}"
+
+
+def _is_shut(path: Path) -> bool:
+    """Return whether a folder that is to be made there, or is, cannot be written to."""
+    for candidate in (path, *path.parents):
+        try:
+            mode = os.stat(candidate).st_mode
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True
+        may = os.access(candidate, os.W_OK | os.X_OK, effective_ids=True)
+        return not (stat.S_ISDIR(mode) and may)
+    return True
+
+
+def _is_foreign(path: Path) -> bool:
+    try:
+        return os.lstat(path).st_uid != os.geteuid()
+    except OSError:
+        return False
 
 
 def _device(path: Path) -> int:

@@ -51,6 +51,7 @@ class Store:
     """
 
     def __init__(self, path: Path, *, create: bool) -> None:
+        placement.refuse_unreachable(path)
         if placement.has_lost_marker(path):
             raise StoreCorrupt(
                 f"the marker of the store is gone: {path / 'STORE'}", hint="guard verify --repair"
