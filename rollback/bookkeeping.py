@@ -194,7 +194,8 @@ def _right_head(fd: int, at: int, end: int, known: dict[int, tuple[int, int, byt
 
 def _repacking(store: Store, number: int) -> Callable[[], bool]:
     def move() -> bool:
-        _settle_kinds(store, number)
+        with contextlib.suppress(FileNotFoundError):
+            _settle_kinds(store, number)
         repack(store, (number,))
         remove_garbage(store)
         left = store.catalog.db.execute("SELECT 1 FROM pack WHERE id = ?", (number,))
@@ -210,10 +211,13 @@ def _settle_kinds(store: Store, number: int) -> None:
         f"SELECT id, kind, place, length FROM blob WHERE pack = ? AND {_IN_PACKS}",  # noqa: S608
         (number,),
     ).fetchall()
-    fd = store.reader.pack(number)
     found: list[tuple[int, bytes]] = []
     for blob, kind, place, length in rows:
-        told, size, name = HEAD.unpack(os.pread(fd, HEAD.size, place - HEAD.size))
+        fd = store.reader.pack(number)
+        head = os.pread(fd, HEAD.size, place - HEAD.size)
+        if len(head) < HEAD.size:
+            continue  # the pack ends before: what it had there is damaged, and named
+        told, size, name = HEAD.unpack(head)
         if (size, name) == (length, blob) and told != kind:
             found.append((_kind_of(os.pread(fd, length, place), kind, told), blob))
     with store.catalog.transaction():

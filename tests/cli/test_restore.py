@@ -333,6 +333,21 @@ def test_damage_is_named_with_its_status(spoilt: Guard) -> None:
     assert spoilt("--json", "verify").data()["damage"]
 
 
+def test_a_repair_that_mends_everything_is_done(guard: Guard) -> None:
+    """The answer is no only where something is damaged still: `mended` is not `damaged`."""
+    assert guard("snapshot").status == 0
+    for pack in (guard.project.parent / "store" / "packs").iterdir():
+        pack.unlink()
+    assert guard("verify").status == 1
+    mended = guard("--json", "verify", "--repair")
+    assert mended.status == 0, mended.said
+    damage = mended.data()["damage"]
+    assert damage
+    assert all(one["repaired"] for one in damage)
+    assert guard("verify", "--repair").status == 0
+    assert guard("verify").status == 0
+
+
 def test_a_lost_catalog_is_made_again(spoilt: Guard) -> None:
     """The hint of every other command leads out of it."""
     before = spoilt("--json", "log").data()["operations"]

@@ -239,6 +239,43 @@ def test_a_pack_with_a_damaged_head_is_written_anew(project: Project, at: int) -
     assert_back(before, manifest(project.root))
 
 
+@pytest.mark.parametrize("loss", [Path.unlink, _half], ids=["gone", "cut in half"])
+def test_lost_packs_are_mended_from_the_present_at_once(
+    project: Project, loss: Callable[[Path], object]
+) -> None:
+    """All of it is in the project still: the first repair says that the store is whole, rightly."""
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    for pack in (project.store / "packs").iterdir():
+        loss(pack)
+    report, _ = project.repair()
+    assert report.ok, [damage for damage in report.damage if not damage.repaired]
+    assert _damage(project) == []
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+@pytest.mark.parametrize("loss", [Path.unlink, _half], ids=["gone", "cut in half"])
+def test_what_is_lost_with_a_pack_is_never_called_mended(
+    project: Project, loss: Callable[[Path], object]
+) -> None:
+    """It is named by each repair, with the snapshot that needs it, and no rollback begins."""
+    taken = project.snapshot().snapshot
+    (project.root / "a/b/f1").write_text("another")
+    (project.root / "a/c/x").unlink()
+    for pack in (project.store / "packs").iterdir():
+        loss(pack)
+    for _ in range(2):
+        report, _ = project.repair()
+        left = [damage for damage in report.damage if not damage.repaired]
+        # The folders that lead to what is lost are lost themselves.
+        assert [damage.snapshots for damage in left if str(project.root) in damage.paths]
+        assert {name for damage in left for name in damage.snapshots} == {taken.id}
+    with pytest.raises(StoreCorrupt):
+        project.rollback(taken)
+
+
 def _tree(project: Project, path: str) -> tuple[Path, int]:
     """Return where the tree of a folder lies that the newest snapshot has."""
     with project.engine() as engine:
