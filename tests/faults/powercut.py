@@ -24,9 +24,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from driving import Project
-from faults.cases import SCENARIOS, Case, conclude, places, recover
+from faults.cases import Case
+from faults.judging import conclude, places
+from faults.scenarios import SCENARIOS
 from faults.states import STATES, State
 from faults.sweep import Planned, plan_cases, sample, say
+from faults.verbs import recover
 from unprivileged import IS_ROOT, give_away
 
 END = "the end"

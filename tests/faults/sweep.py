@@ -21,7 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from faults.cases import SCENARIOS, Scenario, judge, places
+from faults.judging import judge, places
+from faults.scenarios import SCENARIOS, Scenario
 from faults.states import STATES, State, has_second_file_system
 
 ERRORS = ("enospc", "eio", "eacces", "emfile")

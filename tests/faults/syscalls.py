@@ -16,7 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from faults.cases import SCENARIOS, Case, Ended, Scenario, conclude
+from faults.cases import Case, Ended
+from faults.judging import conclude
+from faults.scenarios import SCENARIOS, Scenario
 from faults.states import STATES, State, project_in
 from faults.sweep import say
 from faults.traced import inject, trace, why_not

@@ -16,7 +16,9 @@ import pytest
 
 from database_processes import crash, serving
 from driving import Project
-from faults.cases import SCENARIOS, Case, Scenario, judge, places
+from faults.cases import Case
+from faults.judging import judge, places
+from faults.scenarios import SCENARIOS, Scenario
 from faults.states import State, project_in
 
 _ROLLBACK = next(scenario for scenario in SCENARIOS if scenario.name == "rollback")

@@ -14,7 +14,9 @@ import pytest
 import rollback
 from driving import Project
 from faults import sweep
-from faults.cases import SCENARIOS, Case, judge, places
+from faults.cases import Case
+from faults.judging import judge, places
+from faults.scenarios import SCENARIOS
 from faults.states import STATES, project_in
 from rollback import failpoints
 from rollback.failpoints import FAILPOINTS

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from faults.cases import SCENARIOS
 from faults.powercut import END, Disk, all_cuts, inserted, judge_cut, why_not
+from faults.scenarios import SCENARIOS
 from faults.states import STATES
 from faults.sweep import Planned, sample
 from rollback import durable

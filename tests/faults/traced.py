@@ -107,11 +107,11 @@ def _environment() -> dict[str, str]:
 
 def _main(verb: str, base: Path) -> int:
     from driving import Project  # noqa: PLC0415 - the path is set above
-    from faults import cases  # noqa: PLC0415
+    from faults.scenarios import SCENARIOS  # noqa: PLC0415
     from rollback.errors import RollbackError  # noqa: PLC0415
 
     project = Project(base, create=False)
-    verbs = {scenario.name: scenario.verb for scenario in cases.SCENARIOS}
+    verbs = {scenario.name: scenario.verb for scenario in SCENARIOS}
     try:
         verbs[verb](project)
     except RollbackError as error:
