@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -51,7 +52,7 @@ def speaking(kind: type[RollbackError], what: str) -> Iterator[None]:
                 hint="free some space, then run the same command again",
             ) from error
         raise kind(
-            f"{what}: {error}",
+            f"{what}: {told(error)}",
             hint="mend what the message names, then run the same command again",
         ) from error
 
@@ -120,6 +121,14 @@ class RestoreRefused(RollbackError):
     """What stands where the project was is not to be written to; nothing was changed."""
 
     code: ClassVar[str] = "rollback_refused"
+
+
+def told(error: OSError) -> str:
+    """Return what the system said, as people read it: of which path, and why."""
+    path = error.filename
+    shown = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else ""
+    reason = error.strerror or str(error)
+    return f"{shown}: {reason}" if shown else reason
 
 
 def damaged(blob: bytes, why: str) -> StoreCorrupt:

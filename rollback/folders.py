@@ -46,10 +46,13 @@ class FolderCache:
         ):
             keep += 1
         self._drop(keep)
-        for name in wanted[keep:]:
+        for at, name in enumerate(wanted[keep:], keep + 1):
             if name in (b"", b".", b".."):
                 raise OSError(errno.EINVAL, "a path may not leave its root", path)
-            fd = open_folder(self._chain[-1][1] if self._chain else self._root, name)
+            try:
+                fd = open_folder(self._chain[-1][1] if self._chain else self._root, name)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, b"/".join(wanted[:at])) from error
             self._chain.append((name, fd))
         return self._chain[-1][1] if self._chain else self._root
 

@@ -23,7 +23,7 @@ from rollback.applying import Application
 from rollback.damage import explain
 from rollback.displace import Displacer
 from rollback.durable import sync_beside
-from rollback.errors import NoSpace, RestoreIncomplete, RollbackError, StoreCorrupt
+from rollback.errors import NoSpace, RestoreIncomplete, RollbackError, StoreCorrupt, told
 from rollback.failpoints import reach
 from rollback.lost import say_later
 from rollback.model import Skip, Snapshot, Step
@@ -228,7 +228,9 @@ class Restorer:
                 f"the rollback is incomplete: {error}", hint=error.hint
             ) from error
         except OSError as error:
-            raise RestoreIncomplete(f"the rollback is incomplete: {error}", hint=hint) from error
+            raise RestoreIncomplete(
+                f"the rollback is incomplete: {told(error)}", hint=hint
+            ) from error
 
 
 def _before_change(error: OSError) -> RollbackError:
@@ -238,6 +240,6 @@ def _before_change(error: OSError) -> RollbackError:
             hint="free some space, then run it again",
         )
     return RollbackError(
-        f"the rollback could not be prepared, nothing was changed: {error}",
+        f"the rollback could not be prepared, nothing was changed: {told(error)}",
         hint="mend what the message names, then run it again",
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 from rollback.capture import NO_ROOM, Captured, capture_tree
 from rollback.databases import DatabaseTaker, Found
-from rollback.errors import CaptureFailed, NoSpace, StoreCorrupt
+from rollback.errors import CaptureFailed, NoSpace, StoreCorrupt, told
 from rollback.failpoints import reach
 from rollback.inventory import EngineSettings, Inventory, database
 from rollback.keeping import KeepingResolver
@@ -180,7 +180,7 @@ def failing_as_capture() -> Iterator[None]:
                 hint="free some space, or move the store with --store DIR",
             ) from error
         raise CaptureFailed(
-            f"the snapshot could not be taken: {error}",
+            f"the snapshot could not be taken: {told(error)}",
             hint="mend what the message names, then run the same command again",
         ) from error
 

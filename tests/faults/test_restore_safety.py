@@ -12,7 +12,7 @@ import pytest
 
 from driving import Project
 from manifest import assert_back, manifest
-from rollback import atomic, failpoints
+from rollback import atomic, failpoints, restore
 from rollback.errors import RollbackError, StoreCorrupt, StoreUnusable
 from rollback.folders import FolderCache
 from rollback.model import Entry, Kind, Snapshot
@@ -124,6 +124,27 @@ def test_a_folder_swapped_in_the_middle_is_not_followed(
     monkeypatch.undo()
     project.rollback(taken)
     assert_back(before, manifest(project.root))
+    assert_back(theirs, manifest(victim))
+
+
+def test_a_folder_swapped_beforehand_is_named_whole(
+    project: Project, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last name alone does not say which folder to mend."""
+    (project.root / "sub/deep").mkdir()
+    (project.root / "sub/deep/file").write_text("before")
+    taken = project.snapshot().snapshot
+    (project.root / "sub/deep/file").write_text("after, longer")
+    theirs = manifest(victim)
+
+    def swap(place: str) -> None:
+        if place == "stage.done":
+            (project.root / "sub/deep").rename(project.base / "away")
+            (project.root / "sub/deep").symlink_to(victim)
+
+    monkeypatch.setattr(restore, "reach", swap)
+    with pytest.raises(RollbackError, match=r"nothing was changed: sub/deep: Not a directory$"):
+        project.rollback(taken)
     assert_back(theirs, manifest(victim))
 
 
