@@ -19,6 +19,7 @@ from rollback.model import Entry, Kind, Policy, Skip
 from rollback.reading import (
     Kept,
 )
+from rollback.replaced import find_replaced
 from rollback.resources.base import Root
 from rollback.store.blobs import BlobReader
 from rollback.store.catalog import BlobKind, Catalog, storable
@@ -170,7 +171,15 @@ def _captured(root: Root, tree: bytes, meta: Entry, builder: _Builder, found: Wa
 
 def _absent(root: Root) -> Captured:
     meta = Entry(b"root", Kind.DIRECTORY, 0o755, os.geteuid(), os.getegid(), 0)
-    return Captured(root, False, EMPTY_TREE, meta, {}, [], [], (), 0, 0)
+    return Captured(root, False, EMPTY_TREE, meta, {}, [], [], _replaced(root), 0, 0)
+
+
+def _replaced(root: Root) -> tuple[Skip, ...]:
+    """Name what stands where the folder of a root was: nothing of it is kept."""
+    found = find_replaced(root.path) if root.resource == "files" else None
+    if found is None:
+        return ()
+    return (Skip(os.fsdecode(root.path), found.why_of(root.path), found.fix),)
 
 
 _Batch = tuple[list[Folder], list[Job], list[Kept]]

@@ -31,11 +31,9 @@ from rollback.obstacles import bar_above
 from rollback.plan import show_path
 from rollback.preparing import Preparation
 from rollback.reclaim import lost_skips
+from rollback.replaced import refuse_replaced
 from rollback.shut import looked_into
 from rollback.snapshots import gather
-from rollback.staging import (
-    refuse_link,
-)
 from rollback.store.catalog import translated
 from rollback.task import Task
 from rollback.work import RECLAIM, bars, inside, put_in
@@ -67,7 +65,7 @@ class Restorer:
             StoreCorrupt: Content that is needed is damaged; nothing was changed.
             RestoreIncomplete: It stopped half way; running it again resumes it.
         """
-        refuse_link(os.fsencode(self.work.snapshot.project))
+        refuse_replaced(os.fsencode(self.work.snapshot.project))
         self._prove_catalog()
         preparation = Preparation(self.task)
         try:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from rollback.difference import find_entry
 from rollback.model import Entry, Kind
 from rollback.plan import TreePlan
+from rollback.replaced import find_replaced
 
 _UNKNOWN = (Kind.WATCHED, Kind.UNPROTECTED)
 
@@ -45,10 +46,9 @@ def settle_roots(trees: Sequence[TreePlan], *, exact: bool) -> None:
 def _refuse_other(plan: TreePlan) -> None:
     """Name a root that lies in no other and is no folder, or is reached through a link."""
     path = plan.target.root.path
-    if os.path.realpath(path) != path:
-        plan.bar(b"", "it is now reached through a link", "remove the link")
-    elif os.path.lexists(path) and not os.path.isdir(path):
-        plan.bar(b"", "it was a folder and is a file now", "move the file away")
+    found = find_replaced(path)
+    if found is not None:
+        plan.bar(b"", found.why_of(path), found.fix)
 
 
 def _give_way(plan: TreePlan, outer: TreePlan, inside: bytes) -> None:

@@ -13,33 +13,12 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 
-from rollback.errors import RestoreRefused, RollbackError
+from rollback.errors import RollbackError
 from rollback.removal import remove_path
 
 _OWN = b".guard"
 _STAGE = b"stage-"
 _MOUNTS = "/proc/self/mountinfo"
-
-
-def refuse_link(root: bytes) -> None:
-    """Refuse a root that is no folder any more, or is reached through a link that is new.
-
-    Args:
-        root: Absolute path of a root, links resolved when it was captured.
-
-    Raises:
-        RestoreRefused: It is; nothing was written.
-    """
-    if os.path.realpath(root) != root:
-        raise RestoreRefused(
-            f"{os.fsdecode(root)} is now reached through a link; nothing was written",
-            hint="remove the link, then run the same rollback again",
-        )
-    if os.path.lexists(root) and not os.path.isdir(root):
-        raise RestoreRefused(
-            f"{os.fsdecode(root)} was a folder and is a file now; nothing was written",
-            hint="move the file away, then run the same rollback again",
-        )
 
 
 def mounts() -> list[bytes]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rollback.holding import holds_past_of
+from rollback.replaced import find_replaced
 from rollback.store.placement import has_store, is_store
 from safeguards.errors import WrongUsage
 from safeguards.places import recall
@@ -140,11 +141,10 @@ def _refuse_new_link(typed: Path, environ: Mapping[str, str], store: str | None)
     """
     place = Path(os.path.realpath(typed.parent)) / typed.name
     if place.is_symlink() and _has_past(place, environ, store):
-        words = f"guard --project {shlex.quote(str(place))} rollback --last"
-        raise WrongUsage(
-            f"{place} was a folder and is a link now; nothing was written",
-            hint=f"remove the link, then: {words}",
-        )
+        found = find_replaced(os.fsencode(place))
+        if found is not None:
+            words = f"{found.fix}; then: guard --project {shlex.quote(str(place))} rollback --last"
+            raise WrongUsage(f"{found.why}; nothing was written", hint=words)
 
 
 def _refuse_whole_homes(project: Path, environ: Mapping[str, str], store: str | None) -> Path:

@@ -163,7 +163,8 @@ def test_a_project_that_became_a_link_is_named(guard: Guard, tmp_path: Path) -> 
     words = ("--project", guard.project, "rollback", "--last", "--yes")
     result = there(*words, cwd=tmp_path)
     assert result.status == 2, result.said
-    assert "is a link now" in result.err
+    assert f"{guard.project} was a folder and is a link to {home} now" in result.err
+    assert f"rm {guard.project} removes the link alone" in result.err
     assert list(home.iterdir()) == []
     guard.project.unlink()
     assert there(*words, cwd=tmp_path).status == 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,20 +86,55 @@ def test_a_root_that_became_a_link_is_refused(project: Project, victim: Path) ->
     project.root.rename(project.base / "moved")
     project.root.symlink_to(victim)
     theirs, moved = manifest(victim), manifest(project.base / "moved")
-    with pytest.raises(RollbackError, match="through a link"):
+    with pytest.raises(RollbackError, match=f"{project.root} was a folder and is a link to"):
         project.rollback(taken)
     assert_back(theirs, manifest(victim))
     assert_back(moved, manifest(project.base / "moved"))
 
 
-def test_a_project_replaced_by_a_file_is_refused(project: Project) -> None:
-    """The file stays, and the message says what to do."""
+@pytest.mark.parametrize("name", [b"project", b"my project"])
+@pytest.mark.parametrize("what", ["moved and linked", "a file", "its parent linked"])
+def test_the_commands_that_clear_the_place_of_a_project(
+    tmp_path: Path, what: str, name: bytes
+) -> None:
+    """As they are named, typed as they are; nothing of the user's goes by them."""
+    base = tmp_path.resolve() / "base"
+    base.mkdir()
+    project = Project(base, name)
+    project.store = tmp_path.resolve() / "store"
+    (project.root / "file").write_text("kept")
     taken = project.snapshot().snapshot
+    before = manifest(project.root)
+    place = base if what == "its parent linked" else project.root
+    away = tmp_path / "elsewhere"
+    if what == "a file":
+        shutil.rmtree(project.root)
+        project.root.write_text("not a folder")
+    else:
+        place.rename(away)
+        place.symlink_to(away)
+    with pytest.raises(RollbackError) as raised:
+        project.rollback(taken)
+    assert str(place) in str(raised.value)
+    commands = raised.value.hint.removesuffix(", then run the same rollback again")
+    if what != "a file":
+        assert commands.startswith(f"rm {shlex.quote(str(place))} removes the link alone (")
+        commands = commands[commands.index(": ") + 2 :].removesuffix(")")
+    subprocess.run(commands, shell=True, check=True)  # noqa: S602 - as it is typed
+    assert project.rollback(taken).skipped == ()
+    assert_back(before, manifest(project.root))
+    if what == "a file":
+        (aside,) = project.root.parent.glob("*.aside")
+        assert aside.read_text() == "not a folder"
+
+
+def test_a_snapshot_where_a_file_is_in_place_of_the_project_says_so(project: Project) -> None:
+    """It keeps nothing of the project, which must not look like a good one."""
     shutil.rmtree(project.root)
     project.root.write_text("not a folder")
-    with pytest.raises(RollbackError, match="is a file now"):
-        project.rollback(taken)
-    assert project.root.read_text() == "not a folder"
+    skip = project.snapshot().snapshot.skipped[0]
+    assert (skip.what, skip.why) == (str(project.root), "it was a folder and is a file now")
+    assert skip.fix == f"mv {project.root} {project.root}.aside"
 
 
 @pytest.mark.parametrize("place", ["restore.replace", "restore.remove"])
