@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from safeguards.output import Answer
 from safeguards.session import Session
 
 VERBS = {
@@ -60,7 +61,33 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
     ]
 
 
-class Verb(click.Command):
+class Told(Exception):
+    """What was asked is answered already, before any verb began: the help, the version."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.command)
+        self.answer = answer
+
+
+class _Helpful(click.Command):
+    """A command whose help is an answer like any other."""
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        """Return the option that shows the help."""
+
+        def show(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
+            if value and not ctx.resilient_parsing:
+                from safeguards.render.help import Help  # noqa: PLC0415 - where it is asked for
+
+                raise Told(Answer("help", Help(ctx.command_path, ctx.get_help())))
+
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.callback = show
+        return option
+
+
+class Verb(_Helpful):
     """A command that takes the global options too."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -69,7 +96,7 @@ class Verb(click.Command):
         self.params = [*self.params, *_global_options(hidden=True)]
 
 
-class VerbGroup(click.Group):
+class VerbGroup(_Helpful, click.Group):
     """A command with verbs of its own, such as ``guard schema infer``."""
 
     command_class = Verb
@@ -79,7 +106,7 @@ class VerbGroup(click.Group):
         self.params = [*self.params, *_global_options(hidden=True)]
 
 
-class Root(click.Group):
+class Root(_Helpful, click.Group):
     """``guard`` itself; a verb's module is imported when it is used."""
 
     def __init__(self) -> None:
@@ -159,8 +186,7 @@ def _version_option() -> click.Option:
         if value and not ctx.resilient_parsing:
             from safeguards import version  # noqa: PLC0415 - reads the distribution's metadata
 
-            ctx.ensure_object(Session).terminal.result(f"guard {version()}")
-            ctx.exit()
+            raise Told(Answer("version", version()))
 
     return click.Option(
         ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show,

@@ -14,7 +14,7 @@ import click
 
 from checks.errors import CheckError
 from rollback.errors import RollbackError
-from safeguards.cli import Root, UnknownVerb
+from safeguards.cli import Root, Told, UnknownVerb
 from safeguards.errors import GuardError, Interrupted, WrongUsage
 from safeguards.exits import INTERNAL, exit_status
 from safeguards.output import Answer, OutputFailed, Problem
@@ -65,7 +65,7 @@ def execute(session: Session, arguments: Sequence[str]) -> int:
         return 0
     session.terminal.name = f"guard {session.verb}".strip()
     try:
-        session.terminal.present(answer, to_stderr=session.verb == "run")
+        session.terminal.present(answer, to_stderr=answer.command == "run")
     except OutputFailed as error:
         answer = _told_elsewhere(answer, error)
         session.terminal.present(answer, to_stderr=True)
@@ -83,6 +83,8 @@ def _invoke(session: Session, words: list[str]) -> Answer | None:
     try:
         with root.make_context("guard", words, obj=session) as ctx:
             result = root.invoke(ctx)
+    except Told as told:
+        return told.answer
     except click.exceptions.Exit as end:
         if not end.exit_code:
             return None

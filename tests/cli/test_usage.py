@@ -69,6 +69,28 @@ def test_version_and_help(guard: Guard) -> None:
     assert "--on-failure" in guard("run", "--help").out
 
 
+@pytest.mark.parametrize("words", [["--json", "--version"], ["--version", "--json"]])
+def test_the_version_as_json(words: list[str], guard: Guard) -> None:
+    """One object, like every answer."""
+    result = guard(*words)
+    envelope = json.loads(result.out)
+    assert (envelope["command"], envelope["status"], result.status) == ("version", "success", 0)
+    assert guard("--version").out == f"guard {envelope['data']['version']}\n"
+
+
+@pytest.mark.parametrize("of", [[], ["run"], ["rollback"], ["schema"], ["schema", "infer"]])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_the_help_as_json(of: list[str], option: str, guard: Guard) -> None:
+    """The text that people read, in one object on standard output."""
+    for words in (["--json", *of, option], [*of, option, "--json"]):
+        result = guard(*words)
+        assert (result.status, result.err) == (0, "")
+        envelope = json.loads(result.out)
+        assert (envelope["command"], envelope["status"]) == ("help", "success")
+        assert envelope["data"]["command"] == " ".join(["guard", *of])
+        assert envelope["data"]["text"] == guard(*of, option).out.rstrip("\n")
+
+
 def test_the_failpoints_are_listed_but_not_advertised(guard: Guard) -> None:
     """The names are those of the engine; a fault at one of them happens."""
     listed = guard("failpoints", "--json").data()
