@@ -16,9 +16,7 @@ from rollback.categories import categorize
 from rollback.folders import allow_many_files, join
 from rollback.index import Folder, index_row
 from rollback.model import Entry, Kind, Policy, Skip
-from rollback.reading import (
-    Kept,
-)
+from rollback.reading import GONE, Kept
 from rollback.replaced import find_replaced
 from rollback.resources.base import Root
 from rollback.store.blobs import BlobReader
@@ -265,14 +263,16 @@ class _Builder:
 
     def _fill(self, job: Job, kept: Kept) -> None:
         folder, index = job.folder, job.index
+        if kept.note:
+            folder.notes.unkept.append([os.fsdecode(folder.names[index]), kept.note])
+        if kept.note == GONE:
+            return  # the state that is kept has no such name
         info = kept.info or folder.infos[index]
         entry = bare(folder.names[index], kept.kind, info, ref=kept.ref, xattrs=kept.xattrs)
         linked = kept.place is not None and kept.place.kind is BlobKind.INODE
         folder.settle(index, info, entry, linked=linked)
         if self.unseen is not None and info in self.unseen and self._is_rewritten(job, entry):
             folder.unseen.add(index)
-        if kept.note:
-            folder.notes.unkept.append([os.fsdecode(folder.names[index]), kept.note])
 
     def _is_rewritten(self, job: Job, entry: Entry) -> bool:
         """Return whether somebody may write a file in place; a database tells of that itself."""
@@ -318,7 +318,7 @@ class _Builder:
 
 def _unkept(root: Root, path: bytes, why: str) -> Skip:
     shown = os.fsdecode(os.path.join(root.path, path))
-    if "being written" in why:
+    if "being written" in why or why == GONE:
         return Skip(shown, why, "snapshot again when nothing writes to it")
     if "space" in why or "quota" in why:
         return Skip(shown, why, NO_ROOM)

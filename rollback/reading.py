@@ -30,6 +30,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _TRIES = 3
 _WRITTEN = "it was being written while it was read"
 GROWN = "it has grown too large to be read at once"
+GONE = "it went while the snapshot was taken"
+_ABSENT = {errno.ENOENT, errno.ENOTDIR}
 _MOST = 16 * SMALL
 
 
@@ -112,9 +114,7 @@ def _keep_one(
     except OSError as error:
         if error.errno in {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
             raise
-        grown = error.errno == errno.EFBIG
-        note = GROWN if grown else f"it cannot be read: {error.strerror}"
-        return Kept(Kind.UNPROTECTED, note=note)
+        return _unread(error)
     if jobs.find_databases and content.startswith(SQLITE_MAGIC):
         return Kept(Kind.DATABASE, info=info, xattrs=xattrs)
     blob = hashlib.sha256(content).digest()
@@ -131,6 +131,15 @@ def _keep_one(
     result = Kept(Kind.FILE, blob, place, info, xattrs, note, number)
     seen[blob] = result
     return result
+
+
+def _unread(error: OSError) -> Kept:
+    """Return what became of a file that could not be read."""
+    if error.errno in _ABSENT:
+        return Kept(Kind.UNPROTECTED, note=GONE)
+    grown = error.errno == errno.EFBIG
+    note = GROWN if grown else f"it cannot be read: {error.strerror}"
+    return Kept(Kind.UNPROTECTED, note=note)
 
 
 def _end(pack: PackWriter) -> tuple[str, int]:
@@ -230,7 +239,7 @@ def keep_large(
     try:
         fd = os.open(name, _READ, dir_fd=folders.open(folder))
     except OSError as error:
-        return Kept(Kind.UNPROTECTED, note=f"it cannot be read: {error.strerror}")
+        return _unread(error)
     return _keep_open(fd, store, work, knows)
 
 
@@ -251,7 +260,7 @@ def keep_shut(
         finally:
             os.chmod(name, mode, dir_fd=parent)
     except OSError as error:
-        return Kept(Kind.UNPROTECTED, note=f"it cannot be read: {error.strerror}")
+        return _unread(error)
     return _keep_open(fd, store, work, knows)
 
 

@@ -283,19 +283,22 @@ class Walker:
         for index in folder.fresh:
             name, info = folder.names[index], folder.infos[index]
             if stat.S_ISDIR(info.st_mode):
-                folder.fresh[index] = bare(name, Kind.UNPROTECTED, info)
+                entry = bare(name, Kind.UNPROTECTED, info) if _is_there(fd, name) else None
             else:
-                folder.fresh[index] = entry = self._plain(fd, name, info)
-                self._unresolved += entry is None
+                entry = self._plain(fd, name, info)
+            folder.fresh[index] = entry
+            self._unresolved += entry is None
         self.found.gone += [join(folder.path, name) for name in folder.vanished()]
 
     def _plain(self, fd: int, name: bytes, info: os.stat_result) -> Entry | None:
-        """Return the entry of what is not a regular file, None for a regular file."""
+        """Return the entry of what is not a regular file, None for a regular file or nothing."""
         if stat.S_ISREG(info.st_mode):
             return None
         if stat.S_ISLNK(info.st_mode):
             try:
                 target = os.readlink(name, dir_fd=fd)
+            except FileNotFoundError:
+                return None
             except OSError:
                 return bare(name, Kind.UNPROTECTED, info)
             return bare(name, Kind.SYMLINK, info, ref=os.fsencode(target))
@@ -315,6 +318,14 @@ class Walker:
         if self._pending:
             self.flush(self._pending)
             self._pending, self._unresolved, self._room = [], 0, self.batch
+
+
+def _is_there(fd: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _refuse(_folders: list[Folder]) -> None:

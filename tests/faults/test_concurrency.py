@@ -15,7 +15,9 @@ from driving import Project
 from manifest import assert_back, manifest
 from rollback import atomic, smallfiles
 from rollback.errors import RollbackError, StoreBusy
+from rollback.listing import Listing
 from rollback.reading import Kept, SmallJobs, keep_small
+from rollback.walk import Walker
 
 
 @pytest.fixture
@@ -277,6 +279,57 @@ def test_a_file_that_was_small_when_the_walk_saw_it_does_not_fill_the_memory(
     model.unlink()
     project.rollback(taken)
     assert model.read_bytes() == whole
+
+
+def _make_file(path: Path) -> None:
+    path.write_bytes(b"half a checkpoint")
+
+
+def _make_large_file(path: Path) -> None:
+    path.write_bytes(os.urandom(3 << 20))
+
+
+def _make_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def _make_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "part").write_bytes(b"1")
+
+
+@pytest.mark.parametrize("make", [_make_file, _make_large_file, _make_link, _make_folder])
+def test_what_goes_while_a_snapshot_is_taken_is_no_part_of_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
+    """As of a temporary file that gets its final name: a rollback does not miss it."""
+    victim, away = project.root / "epoch.tmp", project.base / "away"
+    make(victim)
+    (project.root / "steady").write_text("before")
+    look = Walker._list
+
+    def leave(walker: Walker, fd: int, path: bytes) -> Listing:
+        listing = look(walker, fd, path)
+        if path == b"" and victim.is_symlink() | victim.exists():
+            victim.rename(away)
+        return listing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Walker, "_list", leave)
+        report = project.snapshot()
+    before = manifest(project.root)
+    told = {skip.what: skip.fix for skip in report.snapshot.skipped}
+    assert told[str(victim)] == "snapshot again when nothing writes to it"
+    (project.root / "steady").write_text("spoilt")
+    outcome = project.rollback(report.snapshot)
+    assert outcome.skipped == ()
+    assert_back(before, manifest(project.root))
+
+    away.rename(victim)
+    before, second = manifest(project.root), project.snapshot().snapshot
+    victim.rename(away)
+    project.rollback(second)
+    assert_back(before, manifest(project.root))
 
 
 def test_a_file_that_is_written_all_the_time_is_said(project: Project) -> None:
