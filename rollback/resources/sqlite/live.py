@@ -26,6 +26,8 @@ def page_size_obstacle(files: Files, record: Record) -> tuple[str, str] | None:
     (https://www.sqlite.org/c3ref/backup_finish.html#sqlite3backupstep: SQLITE_READONLY), and a
     connection keeps it from leaving WAL mode for as long as it is open.
     """
+    if not files.is_file():
+        return None  # whatever stands there now is moved away
     now, then = files.head(), bytes.fromhex((record.recovered or record.image).header)
     if now[19:20] != _WAL or not then or now[16:18] == then[16:18]:
         return None
