@@ -13,6 +13,7 @@ from rollback.inventory import is_tree
 from rollback.lock import is_ancestor
 from rollback.meanwhile import edited_meanwhile
 from rollback.model import Category, Operation, Snapshot
+from rollback.replaced import way_back
 from rollback.reports import Selection
 from rollback.snapshots import load
 from rollback.store.catalog import translated
@@ -97,9 +98,19 @@ class History:
         if other:
             raise NothingToDo(
                 f"there is no run of {here} to roll back: the newest in this store is of {other}",
-                hint=f"guard --project {shlex.quote(other)} rollback --last",
+                hint=f"{self.reaching(other)} rollback --last",
             )
         raise _nothing(f"there is no run of {here} to roll back")
+
+    def reaching(self, other: str) -> str:
+        """Return the beginning of a command for another project of this store.
+
+        A store that lies in a project goes with it where that is moved.
+        """
+        here = os.fspath(self.project)
+        if os.path.isdir(other) or not self.store.path.is_relative_to(here):
+            return f"guard --project {shlex.quote(other)}"
+        return f"{way_back(here, other)} && guard"
 
     def runs_since(self, snapshot: Snapshot) -> list[Operation]:
         """Return the runs of this project that may have left something running, newest first.

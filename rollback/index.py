@@ -211,6 +211,20 @@ class LiveIndex:
         )
 
 
+def listed(db: sqlite3.Connection, root: str, most: int) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Yield folder, signature and name of what the index has of a root.
+
+    Args:
+        db: The catalog.
+        root: Name of the root.
+        most: Of so many folders.
+    """
+    query = "SELECT folder, signatures FROM live WHERE root = ? ORDER BY folder LIMIT ?"
+    for folder, signatures in db.execute(query, (storable(root), most)):
+        for part, name in _PART.findall(signatures):
+            yield folder, part, name
+
+
 def readable(row: Row) -> bool:
     """Return whether a row is one: as many times as signatures, notes that can be read."""
     try:

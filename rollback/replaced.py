@@ -72,6 +72,27 @@ def refuse_replaced(root: bytes) -> None:
         )
 
 
+def way_back(here: str | os.PathLike[str], old: str) -> str:
+    """Return the command that brings a folder to where it was, and the shell along.
+
+    Args:
+        here: Absolute path where it is.
+        old: Absolute path where it was; a link or a file there makes way.
+    """
+    was = os.fsencode(old)
+    found = find_replaced(was)
+    if found is not None and found.place != was:
+        return found.fix
+    steps = [f"mv {_quoted(os.fsencode(here))} {_quoted(was)}", f"cd {_quoted(was)}"]
+    if os.path.islink(was):
+        steps.insert(0, f"rm {_quoted(was)}")
+    elif found is not None:
+        steps.insert(0, found.fix)
+    elif not os.path.isdir(os.path.dirname(was)):
+        steps.insert(0, f"mkdir -p {_quoted(os.path.dirname(was))}")
+    return " && ".join(steps)
+
+
 def _link(root: bytes) -> Replaced:
     link = root
     for at in (at for at in range(1, len(root)) if root[at : at + 1] == b"/"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from safeguards.config import Config
 
 
-_ASKED = ("--store", "GUARD_STORE")
+ASKED = ("--store", "GUARD_STORE")
 """What names a store for this very call: no other is looked for then."""
 
 
@@ -28,7 +28,7 @@ def remember(config: Config, environ: Mapping[str, str]) -> None:
 
     What was noted goes where it is in a usual place again.
     """
-    if config.origins.get("store") in _ASKED:
+    if config.origins.get("store") in ASKED:
         return
     place = None if config.store is None else str(config.store)
     file = _file(environ)
@@ -61,7 +61,7 @@ def find(config: Config, environ: Mapping[str, str]) -> Path | None:
 
     A run can write another place into `guard.toml`, or bring a `.guard` along.
     """
-    if config.origins.get("store") in _ASKED:
+    if config.origins.get("store") in ASKED:
         return None
     chosen = choose(config.project, config.store, environ).path
     if holds_past_of(chosen, config.project):

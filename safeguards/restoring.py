@@ -96,7 +96,7 @@ def restore(session: Session, wish: Wish) -> Answer:
             for sentence in engine.recover():
                 session.terminal.warn(sentence)
         snapshot, runs = _target(engine, wish)
-        _refuse_other_project(snapshot, config)
+        _refuse_other_project(snapshot, config, engine)
         _refuse_while_busy(session, engine, wish)
         selection = _selection(session, config, engine, wish, snapshot)
         plan = engine.plan(snapshot, selection)
@@ -145,13 +145,12 @@ def _target(engine: Engine, wish: Wish) -> tuple[Snapshot, list[Operation]]:
     return snapshot, engine.runs_since(snapshot)
 
 
-def _refuse_other_project(snapshot: Snapshot, config: Config) -> None:
+def _refuse_other_project(snapshot: Snapshot, config: Config, engine: Engine) -> None:
     """Refuse a snapshot of another project: a store that variables name may hold several."""
     if Path(snapshot.project) != config.project:
-        other = shell_word(snapshot.project)
         raise NothingToActOn(
             f"snapshot {snapshot.seq} is of another project, {snapshot.project}",
-            hint=f"guard --project {other} rollback --to {snapshot.seq}",
+            hint=f"{engine.reaching(snapshot.project)} rollback --to {snapshot.seq}",
         )
 
 

@@ -101,9 +101,16 @@ class Session:
         Raises:
             RollbackError: The store cannot be used, or there is none.
         """
-        from safeguards.settings import engine_for  # noqa: PLC0415 - the engine is not small
+        from rollback.errors import NothingToDo  # noqa: PLC0415 - the engine is not small
+        from safeguards import moved  # noqa: PLC0415 - as above
+        from safeguards.settings import engine_for  # noqa: PLC0415 - as above
 
-        engine = engine_for(config, self.environ, command, create=create)
+        if create and (was := moved.moved_from(config, self.environ)):
+            self.terminal.warn(was)
+        try:
+            engine = engine_for(config, self.environ, command, create=create)
+        except NothingToDo as error:
+            raise moved.explain(error, config, self.environ) from error
         if not create:
             self._tell_place(config, engine)
         return engine

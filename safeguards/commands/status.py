@@ -36,6 +36,7 @@ def _look(session: Session, config: Config) -> Overview:
     from rollback.errors import NothingToDo  # noqa: PLC0415 - after --help
     from rollback.inventory import take_inventory  # noqa: PLC0415
     from rollback.store import placement  # noqa: PLC0415
+    from safeguards.moved import moved_from  # noqa: PLC0415
     from safeguards.render.status import Overview, Protected  # noqa: PLC0415
     from safeguards.settings import engine_settings  # noqa: PLC0415
 
@@ -58,7 +59,8 @@ def _look(session: Session, config: Config) -> Overview:
             if unfinished:
                 mend = session.guard_command("rollback", "--last", config=config)
     except NothingToDo:
-        pass
+        if was := moved_from(config, session.environ):
+            session.terminal.warn(was)
     missing = not config.project.is_dir()
     if missing and last is not None:
         mend = session.guard_command("rollback", "--last", config=config)
