@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from rollback.copying import hole_bytes, keep_file
 from rollback.durable import sync_folder
@@ -33,6 +33,7 @@ GROWN = "it has grown too large to be read at once"
 GONE = "it went while the snapshot was taken"
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
 _MOST = 16 * SMALL
+_Reduced = tuple[tuple[int, ...], dict[str, Any]]
 
 
 class Kept(NamedTuple):
@@ -189,10 +190,9 @@ def sized(info: os.stat_result, size: int) -> os.stat_result:
     """Return a stat result with another size: of what was kept of a file that was written."""
     if info.st_size == size:
         return info
-    fields, names = list(info[:10]), [name for name in dir(info) if name.startswith("st_")]
-    fields[stat.ST_SIZE] = size
-    named = {name: getattr(info, name) for name in names if name != "st_size"}
-    return os.stat_result(fields, named)
+    # As pickle and copy do: what has a place goes by it, all else by name, and nothing by both.
+    fields, named = cast("_Reduced", info.__reduce__()[1])
+    return os.stat_result((*fields[: stat.ST_SIZE], size, *fields[stat.ST_SIZE + 1 :]), named)
 
 
 def same_content(one: os.stat_result, other: os.stat_result) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from rollback import copying
 from rollback.copying import keep_file, restore_file
+from rollback.reading import sized
 
 PIECE = 1 << 20
 CONTENT = os.urandom(3 * PIECE) + b"and a tail that fills no block"
@@ -171,3 +172,14 @@ def test_an_error_of_the_disk_is_raised(
     with pytest.raises(OSError, match=os.strerror(number)) as caught:
         _copied(tmp_path / "source", tmp_path / "target")
     assert caught.value.errno == number
+
+
+def test_what_was_kept_of_a_growing_file_has_its_own_size(tmp_path: Path) -> None:
+    """All else is what the system says of the file, to the nanosecond."""
+    (tmp_path / "log").write_bytes(b"a" * 10)
+    info = os.stat(tmp_path / "log")
+    kept = sized(info, 7)
+    names = {name for name in dir(info) if name.startswith("st_")} - {"st_size"}
+    assert kept.st_size == 7
+    assert {n: getattr(kept, n) for n in names} == {n: getattr(info, n) for n in names}
+    assert sized(info, 10) == info
