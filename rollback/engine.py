@@ -83,6 +83,7 @@ class Engine(Operations):
         self.placement = placement.choose(settings.project, settings.store, settings.environ)
         with speaking(StoreUnusable, f"the store {self.placement.path} cannot be opened"):
             super().__init__(Store(self.placement.path, create=create), settings.project)
+        self.store.lock.for_project(self.project)
         self.store.max_bytes = settings.max_store_bytes
         self._planned: tuple[float, Work] | None = None
         self._inventory: Inventory | None = None

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
+import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rollback.errors import StoreBusy
 
 _DYING_S = 2.0
+_OTHERS_S = 10.0
+"""How long an operation waits for one of another project that writes into the same store."""
+_BACK_S = 60.0
+"""How long a run waits for that once its command has ended, and it has something to do there."""
+_DIGITS = 16
 _LOOKS = 20
 
 
@@ -95,37 +102,27 @@ def _line_of_descent() -> list[tuple[int, int]] | None:
         name, youngest = str(parent), start
 
 
-class StoreLock:
-    """The exclusive lock of a store; the kernel frees it when its holder dies.
-
-    One operation may run inside another (the rollback of a failed run): the lock is counted, and
-    free when as many have given it back as took it.
-
-    Args:
-        path: Absolute path of the lock file; created 0600.
-    """
+class _LockFile:
+    """One file that is locked, with its owner written into it; created 0600."""
 
     def __init__(self, path: bytes) -> None:
         self.path = path
         self._fd = -1
-        self.depth = 0
 
     @property
     def held(self) -> bool:
-        """Whether this process holds the lock."""
         return self._fd >= 0
 
-    def acquire(self) -> None:
-        """Take the lock, without waiting but for the workers of an owner that was just killed.
+    def take(self, wait_s: float = 0.0, *, create: int = os.O_CREAT) -> None:
+        """Take the lock; a no-op where it is held.
 
         Raises:
             StoreBusy: Another process holds it; the message names its pid and command.
         """
-        if self._fd >= 0:
-            self.depth += 1
+        if self.held:
             return
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        if not _lock(fd):
+        fd = os.open(self.path, os.O_RDWR | create | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if not _lock(fd, wait_s):
             text = os.pread(fd, 4096, 0)
             os.close(fd)
             raise _busy(text)
@@ -134,7 +131,99 @@ class StoreLock:
             text = json.dumps(owner()).encode()
             os.pwrite(fd, text.ljust(512), 0)
         self._fd = fd
-        self.depth = 1
+
+    def drop(self) -> None:
+        if self.held:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class StoreLock:
+    """The exclusive lock of a store and of one project in it; freed when its holder dies.
+
+    A store may serve several projects. What writes into it has the store alone; while a guarded
+    command runs, nothing is written, and the run is `parked`: it keeps its project's lock and lets
+    other projects have the store.
+
+    One operation may run inside another (the rollback of a failed run): the lock is counted, and
+    free when as many have given it back as took it.
+
+    Args:
+        path: Absolute path of the store's lock file; that of a project lies beside it.
+    """
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self._store = _LockFile(path)
+        self._project: _LockFile | None = None
+        self._others: list[_LockFile] = []
+        self.depth = 0
+
+    def for_project(self, project: str) -> None:
+        """Let the lock be that of a project, too, from now on."""
+        name = hashlib.sha256(os.fsencode(project)).hexdigest()[:_DIGITS]
+        self._project = _LockFile(self.path + b"-" + name.encode())
+
+    @property
+    def held(self) -> bool:
+        """Whether this process holds the store."""
+        return self._store.held
+
+    def acquire(self) -> None:
+        """Take the lock, without waiting for another operation on this project.
+
+        One of another project has the store for as long as it writes: that is waited for a little.
+
+        Raises:
+            StoreBusy: Another process holds it; the message names its pid and command.
+        """
+        if self._project is not None:
+            self._project.take()
+        try:
+            self._store.take(self._patience_s())
+        except StoreBusy:
+            self.release_to(self.depth)
+            raise
+        self.depth += 1
+
+    def _patience_s(self) -> float:
+        """Return how long the store is waited for; who has it is at work for another project."""
+        if self.depth:
+            return _BACK_S
+        return 0.0 if self._project is None else _OTHERS_S
+
+    def acquire_alone(self) -> None:
+        """Take the lock of the store and of all its projects, so that no run is parked in it.
+
+        Raises:
+            StoreBusy: Another process holds one of them.
+        """
+        self.acquire()
+        mine = None if self._project is None else self._project.path
+        try:
+            for path in glob.glob(glob.escape(self.path) + b"-" + b"?" * _DIGITS):
+                if path != mine:
+                    self._others.append(_LockFile(path))
+                    self._others[-1].take()
+        except StoreBusy:
+            self.release()
+            raise
+
+    @contextlib.contextmanager
+    def parked(self) -> Iterator[None]:
+        """Let other projects have the store for a block in which this process leaves it alone.
+
+        Where one of them does not give it back in time, or it was removed, it is not held
+        afterwards; who needs it then takes it, or is refused.
+        """
+        was_held = self.held
+        self._store.drop()
+        try:
+            yield
+        finally:
+            if was_held:
+                with contextlib.suppress(StoreBusy, OSError):
+                    self._store.take(_OTHERS_S, create=0)
 
     def refuse_if_busy(self) -> None:
         """Say at once that somebody else is at work, before long preparations or a question.
@@ -152,22 +241,25 @@ class StoreLock:
     def release_to(self, depth: int) -> None:
         """Give the lock back until it is held `depth` times."""
         self.depth = max(0, min(self.depth, depth))
-        if not self.depth and self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if not self.depth:
+            for file in (*self._others, self._store, *filter(None, [self._project])):
+                file.drop()
+            self._others.clear()
 
 
-def _lock(fd: int) -> bool:
+def _lock(fd: int, wait_s: float) -> bool:
     """Take the lock of an open file; return False where somebody else has it.
 
     The workers of an owner that was killed have it for as long as the kernel takes to end them.
     """
-    deadline = time.monotonic() + _DYING_S
+    started = time.monotonic()
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > deadline or not _is_dead(os.pread(fd, 4096, 0)):
+            waited_s = time.monotonic() - started
+            dying = waited_s <= _DYING_S and _is_dead(os.pread(fd, 4096, 0))
+            if waited_s >= wait_s and not dying:
                 return False
             time.sleep(0.01)
         else:

@@ -43,6 +43,16 @@ class Operations(History):
                 lambda: catalog.change_operation(operation.seq, data)
             )
 
+    @contextlib.contextmanager
+    def parked(self) -> Iterator[None]:
+        """Leave the store to other projects for a block, but for `update`: a command runs.
+
+        Packs are written anew by others meanwhile: one that stays open would keep its space.
+        """
+        self.store.reader.close()
+        with self.store.lock.parked():
+            yield
+
     def finish(self, operation: Operation, state: str, data: Mapping[str, Any]) -> Operation:
         """End an operation: its line says so, its private files are gone, the lock is free."""
         try:
@@ -78,7 +88,8 @@ class Operations(History):
         with contextlib.suppress(OSError, ValueError, RollbackError):
             for ended in (operation, *finished):
                 self.store.litter.clean(ended.seq)
-            self.store.litter.drop_unknown()
+            if self.store.lock.held:  # else another project may be writing
+                self.store.litter.drop_unknown()
         return done
 
     def _remove_stages(self, operation: Operation) -> None:

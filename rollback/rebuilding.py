@@ -49,7 +49,7 @@ def rebuild_catalog(folder: Path) -> list[str]:
         StoreBusy: Another operation holds the store.
     """
     lock = StoreLock(os.path.join(os.fsencode(folder), b"lock"))
-    lock.acquire()
+    lock.acquire_alone()
     try:
         fresh = folder / "catalog.new"
         for name in ("catalog.new", "catalog.new-journal"):

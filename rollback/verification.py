@@ -55,7 +55,7 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
     """
     started = time.monotonic()
     if repair:
-        store.lock.acquire()
+        store.lock.acquire_alone()
     try:
         store.catalog.prove()
         damage = list(_settle(snapshot_faults(store), repair=repair))

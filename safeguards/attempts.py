@@ -126,7 +126,8 @@ class Attempts:
             max_memory_share=run.max_memory,
             release_pipes=run.retries == 0 and run.on_failure != "ask",
         )
-        return supervise(argv, environ=self.session.environ, limits=limits, on_start=note)
+        with engine.parked():
+            return supervise(argv, environ=self.session.environ, limits=limits, on_start=note)
 
     def _conclude(self, engine: Engine, snapshot: Snapshot, outcome: Outcome) -> None:
         """Look at what the command did, and put it back where that is wanted."""

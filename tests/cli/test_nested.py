@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -61,6 +62,20 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
+
+
+def kill_its_guard(guard: Guard, process: subprocess.Popen[bytes]) -> None:
+    """Kill the guard of the first run once it has written down which command it started."""
+    catalog = Path(os.environ["GUARD_STORE"]) / "catalog.db"
+
+    def noted() -> bool:
+        with contextlib.closing(sqlite3.connect(catalog)) as log:
+            [(data,)] = log.execute("SELECT data FROM operation WHERE seq = 1")
+        return "child" in json.loads(data)
+
+    wait_for(noted, "the command was not written down")
+    process.send_signal(signal.SIGKILL)
+    process.wait(20)
 
 
 def runs(guard: Guard) -> list[dict[str, Any]]:
@@ -219,7 +234,7 @@ def test_what_the_lock_file_says_of_an_ancestor_is_not_believed(
     process = guard.start(*_QUICK, "--", "sh", "-c", script)
     try:
         wait_for((tmp_path / "ready").exists, "the outer run did not start")
-        lock = tmp_path / "store" / "lock"
+        [lock] = (tmp_path / "store").glob("lock-*")
         who = json.loads(lock.read_bytes().strip(b" \0"))
         stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         who |= {"pid": os.getpid(), "start": int(stat[19])}
@@ -292,15 +307,17 @@ def test_what_the_outer_run_took_is_not_named(guard: Guard, tmp_path: Path) -> N
     assert "did not take it" not in result.err
 
 
+@pytest.mark.parametrize("own_store", [True, False])
 def test_another_project_has_a_snapshot_of_its_own(
-    guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    guard: Guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, own_store: bool
 ) -> None:
     """Each comes back alone, the inner one while the outer one is at work."""
     other = tmp_path / "other"
     other.mkdir()
     (other / "guard.toml").touch()
     (other / "model").write_text("before")
-    monkeypatch.delenv("GUARD_STORE")
+    if own_store:
+        monkeypatch.delenv("GUARD_STORE")
     script = f"echo changed > train.py; cd {other};"
     script += f"$G --project {other} run --drill off -- sh -c 'echo after > model'; echo $?;"
     script += "$G rollback --last --yes; echo $?; cat model"
@@ -377,8 +394,7 @@ def test_a_command_that_outlives_its_guard_is_guarded_anew(guard: Guard, tmp_pat
     before = manifest(guard.project)
     process = guard.start(*_QUICK, "--", "sh", "-c", script)
     wait_for((tmp_path / "ready").exists, "the outer run did not start")
-    process.send_signal(signal.SIGKILL)
-    process.wait(20)
+    kill_its_guard(guard, process)
     (tmp_path / "go").touch()
     wait_for((tmp_path / "done").exists, "the inner run did not end")
     wait_for((tmp_path / "done").read_text, "the inner run did not end")
@@ -400,8 +416,7 @@ def test_a_rollback_does_not_end_the_command_that_asks_for_it(guard: Guard, tmp_
     script += f" echo $? > {tmp_path}/done"
     process = guard.start(*_QUICK, "--", "sh", "-c", script)
     wait_for((tmp_path / "ready").exists, "the outer run did not start")
-    process.send_signal(signal.SIGKILL)
-    process.wait(20)
+    kill_its_guard(guard, process)
     (tmp_path / "go").touch()
     wait_for((tmp_path / "done").exists, "the caller of the rollback was ended")
     wait_for((tmp_path / "done").read_text, "the caller of the rollback was ended")
@@ -419,8 +434,7 @@ def test_what_a_killed_run_left_is_ended_also_after_a_newer_run(
     script = f"echo bad > train.py; echo $$ > {pid}.tmp; mv {pid}.tmp {pid}; exec sleep 60"
     process = guard.start(*_QUICK, "--", "sh", "-c", script)
     wait_for(pid.exists, "the outer run did not start")
-    process.send_signal(signal.SIGKILL)
-    process.wait(20)
+    kill_its_guard(guard, process)
     assert guard(*_QUICK, "--", "true").status == 0
     assert identify(int(pid.read_text()))
     assert guard("rollback", "--to", "1", "--yes").status == 0

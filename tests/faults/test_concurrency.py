@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,10 @@ from manifest import assert_back, manifest
 from rollback import atomic, smallfiles
 from rollback.errors import RollbackError, StoreBusy
 from rollback.listing import Listing
+from rollback.model import Operation
 from rollback.reading import Kept, SmallJobs, keep_small
+from rollback.rebuilding import rebuild_catalog
+from rollback.reports import Selection
 from rollback.walk import Walker
 
 
@@ -78,11 +82,15 @@ def test_a_killed_owner_never_blocks(project: Project) -> None:
 def test_what_the_lock_file_says_is_never_believed(project: Project, text: bytes) -> None:
     """A fake owner blocks nobody, and a real one is named as far as it can be."""
     project.snapshot()
-    (project.store / "lock").write_bytes(text)
+    locks = list(project.store.glob("lock*"))
+    assert len(locks) == 2
+    for lock in locks:
+        lock.write_bytes(text)
     project.snapshot()
     pid = _hold(project)
     try:
-        (project.store / "lock").write_bytes(text)
+        for lock in locks:
+            lock.write_bytes(text)
         with pytest.raises(StoreBusy):
             project.snapshot()
     finally:
@@ -171,6 +179,183 @@ def test_the_workers_of_a_killed_owner_are_waited_for(project: Project) -> None:
     os.close(ready)
     os.waitpid(pid, 0)
     project.recover()
+
+
+@pytest.fixture
+def other(project: Project) -> Project:
+    """A project that shares the store of the first one."""
+    made = Project(project.base, b"other")
+    (made.root / "file").write_text("other")
+    return made
+
+
+def _churn(project: Project) -> None:
+    """Let a project do all that it can in a store: write, restore, prune, pack anew."""
+    taken = project.snapshot().snapshot
+    for number in range(3):
+        (project.root / "file").write_text(f"{number}" * 5_000)
+        project.snapshot()
+    project.rollback(taken)
+    project.undo()
+    with project.engine() as engine:
+        engine.prune(keep_last=1)
+        assert engine.verify(repair=False).ok
+
+
+def test_a_run_of_another_project_is_no_obstacle_while_its_command_runs(
+    project: Project, other: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it needs stays, is found where it is by then, and comes back byte for byte."""
+    (project.root / "more").write_text("x" * 3_000)
+    before = manifest(project.root)
+    other.snapshot()
+    with project.engine() as engine:
+        operation = engine.begin("run", {})
+        report = engine.snapshot(operation, kind="run", label="")
+        engine.drill(report.snapshot, mode="full")
+        assert _open_packs(project)
+        with engine.parked():
+            assert not _open_packs(project)
+            (project.root / "file").write_text("the run's")
+            (project.root / "more").unlink()
+            engine.update(operation, {"phase": "run"})
+            _churn(other)
+            engine.update(operation, {"phase": "ended"})
+        assert engine.store.lock.held
+        with monkeypatch.context() as patch:
+            _hurry(patch)
+            with pytest.raises(StoreBusy):
+                other.snapshot()
+        assert {change.path for change in engine.diff(report.snapshot, None).changes}
+        engine.restore(engine.plan(report.snapshot, Selection()))
+        assert_back(before, manifest(project.root))
+        engine.finish(operation, "done", {})
+        assert not engine.store.lock.held
+    _churn(other)
+    with project.engine() as engine:
+        assert engine.verify(repair=True).ok
+
+
+def test_a_run_keeps_its_own_project_while_its_command_runs(project: Project) -> None:
+    """Nothing else of the same project begins, and that is said at once."""
+    with project.engine() as engine:
+        operation = engine.begin("run", {})
+        taken = engine.snapshot(operation, kind="run", label="").snapshot
+        with engine.parked():
+            started = time.monotonic()
+            with pytest.raises(StoreBusy, match=f"pid {os.getpid()}"):
+                project.snapshot()
+            with pytest.raises(StoreBusy), project.engine() as second:
+                second.prune(keep_last=1)
+            with pytest.raises(StoreBusy):
+                project.rollback(taken)
+            assert time.monotonic() - started < 2
+        engine.finish(operation, "done", {})
+    project.snapshot()
+
+
+def test_a_repair_waits_for_no_run_and_goes_below_none(project: Project, other: Project) -> None:
+    """A catalog that is made again is another file: no run may have the old one open."""
+    other.snapshot()
+    with project.engine() as engine:
+        operation = engine.begin("run", {})
+        with engine.parked():
+            with pytest.raises(StoreBusy, match=f"pid {os.getpid()}"):
+                other.repair()
+            with pytest.raises(StoreBusy, match=f"pid {os.getpid()}"):
+                rebuild_catalog(project.store)
+            other.snapshot()
+        engine.finish(operation, "done", {})
+    assert other.repair()[0].ok
+    rebuild_catalog(project.store)
+    other.snapshot()
+    project.snapshot()
+
+
+def test_an_operation_waits_a_little_for_one_of_another_project(
+    project: Project, other: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes for moments mostly; where it takes longer, it is named."""
+    project.snapshot()
+    with project.engine() as engine:
+        operation = engine.begin("snapshot", {})
+        _hurry(monkeypatch)
+        with pytest.raises(StoreBusy, match=f"pid {os.getpid()}"):
+            other.snapshot()
+        monkeypatch.undo()
+        later = threading.Timer(0.3, engine.store.lock.release)
+        later.start()
+        other.snapshot()
+        later.join()
+        engine.finish(operation, "done", {})
+
+
+def test_a_run_ends_though_another_project_does_not_give_the_store_back(
+    project: Project, other: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line in the log is closed; what would write is refused, and works afterwards."""
+    before = manifest(project.root)
+    _hurry(monkeypatch)
+    with project.engine() as engine, other.engine() as stubborn:
+        operation = engine.begin("run", {})
+        taken = engine.snapshot(operation, kind="run", label="").snapshot
+        with engine.parked():
+            (project.root / "file").write_text("the run's")
+            stubborn.begin("drill", {})
+        assert not engine.store.lock.held
+        with pytest.raises(StoreBusy):
+            engine.restore(engine.plan(taken, Selection()))
+        with pytest.raises(StoreBusy):
+            engine.prune(keep_last=1)
+        engine.finish(operation, "failed", {})
+        assert [o.kind for o in stubborn.store.at_work()] == ["drill"]
+        assert stubborn.store.lock.held
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+def test_what_a_run_left_that_was_killed_while_parked_stays_until_it_is_found(
+    project: Project, other: Project
+) -> None:
+    """Another project goes on beside it, and the way back is there."""
+    before = manifest(project.root)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            engine = project.engine()
+            operation = engine.begin("run", {})
+            engine.snapshot(operation, kind="run", label="")
+            with engine.parked():
+                (project.root / "file").write_text("the run's")
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    os.waitpid(pid, 0)
+    _churn(other)
+    assert [o.kind for o in _unfinished(project)] == ["run"]
+    assert len(project.recover()) == 1
+    with project.engine() as engine:
+        taken = engine.find_snapshot(str(engine.last_run().data["snapshot_id"]))
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+def _open_packs(project: Project) -> list[str]:
+    """Return the packs that this process has open."""
+    packs = str(project.store / "packs")
+    links = (Path(entry) for entry in os.scandir("/proc/self/fd"))
+    return [str(link) for link in links if os.path.realpath(link).startswith(packs)]
+
+
+def _unfinished(project: Project) -> list[Operation]:
+    with project.engine() as engine:
+        return list(engine.status().unfinished)
+
+
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody wait long for the store."""
+    monkeypatch.setattr("rollback.lock._OTHERS_S", 0.05)
+    monkeypatch.setattr("rollback.lock._BACK_S", 0.05)
 
 
 def _children(pid: int) -> list[str]:
