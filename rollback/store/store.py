@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,12 +23,13 @@ from rollback.model import Operation
 from rollback.removal import remove_path
 from rollback.store import placement
 from rollback.store.blobs import BlobReader, file_path
-from rollback.store.catalog import BlobKind, Catalog
+from rollback.store.catalog import BlobKind, Catalog, translated
 from rollback.store.litter import Litter
 from rollback.store.owned import Owned, aside_files
 from rollback.store.reserve import Reserve
 
 _RESTORES = ("rollback", "undo", "redo")
+_NUMBER = re.compile(r"\d{8}")
 
 
 class Store:
@@ -66,7 +68,10 @@ class Store:
         self.path = path
         self.folder = os.fsencode(path)
         _refuse_lost_catalog(path)
+        # Listed before the catalog is asked: a number is committed before it names a document.
+        newest = _newest_number(path)
         self.catalog = Catalog(path / "catalog.db", writable=True)
+        _refuse_older_catalog(self.catalog, newest)
         self.reader = BlobReader(self.folder, self.catalog)
         self.max_bytes = sys.maxsize
         self._works: dict[int, bytes] = {}
@@ -196,6 +201,34 @@ class Store:
 def _is_owned(operation: Operation) -> bool:
     """Return whether the process that began an operation is still there."""
     return is_alive(operation.data.get("owner", {}))
+
+
+def _newest_number(path: Path) -> int:
+    """Return the highest number that a snapshot's document has, 0 for none."""
+    found = (_NUMBER.match(name) for name in os.listdir(path / "snapshots"))
+    return max((int(match[0]) for match in found if match), default=0)
+
+
+def _refuse_older_catalog(catalog: Catalog, newest: int) -> None:
+    """Refuse a catalog that was put in the place of a newer one: it would give numbers again.
+
+    Raises:
+        CatalogCorrupt: A document has a number that it never gave; it can be made again.
+    """
+    try:
+        with translated(catalog.path):
+            query = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'operation'"
+            given = catalog.db.execute(query).fetchone()[0]
+    except BaseException:
+        catalog.close()
+        raise
+    if given < newest:
+        catalog.close()
+        raise CatalogCorrupt(
+            f"the catalog {catalog.path} is older than the snapshots beside it:"
+            f" it ends at {given}, they go to {newest}",
+            hint="guard verify --repair",
+        )
 
 
 def _refuse_lost_catalog(path: Path) -> None:

@@ -141,6 +141,32 @@ def test_a_lost_catalog_and_a_lost_document_cost_one_snapshot(project: Project) 
     assert_back(before, manifest(project.root))
 
 
+def test_an_older_catalog_is_noticed_before_it_gives_a_number_again(project: Project) -> None:
+    """Put back from a backup alone: what was taken since would be lost, and overwritten."""
+    project.snapshot()
+    old = project.base / "catalog.old"
+    shutil.copy2(project.store / "catalog.db", old)
+    (project.root / "params").write_text("lr: 0.2\n")
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    (project.root / "params").write_text("lr: 0.3\n")
+    (project.root / "a/b/f1").write_text("mine")
+    spoilt = manifest(project.root)
+    project.rollback(taken)
+    shutil.copy2(old, project.store / "catalog.db")
+    with pytest.raises(CatalogCorrupt, match="older than the snapshots") as raised:
+        project.snapshot()
+    assert raised.value.hint == "guard verify --repair"
+    report, said = project.repair()
+    assert report.ok, report.damage
+    assert "it has 3 snapshots" in said[0]
+    project.undo()
+    assert_back(spoilt, manifest(project.root))
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+    assert _damage(project) == []
+
+
 def test_numbers_are_not_given_again(project: Project) -> None:
     """Files in the store are named by the operation: a number used twice would overwrite one."""
     project.snapshot()
