@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ open("b.txt", "w").close()
 @pytest.fixture
 def tracked(guard: Guard) -> Guard:
     """Return guard for a project with a database and an environment of its own."""
-    with sqlite3.connect(guard.project / "mlflow.db") as db:
+    with closing(sqlite3.connect(guard.project / "mlflow.db")) as db, db:
         db.execute("CREATE TABLE runs (id INTEGER PRIMARY KEY)")
         db.executemany("INSERT INTO runs VALUES (?)", [(n,) for n in range(12)])
     db.close()

@@ -282,7 +282,7 @@ def test_what_the_outer_run_did_not_take_is_named(guard: Guard, tmp_path: Path) 
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", other], check=True)
     folder = tmp_path / "registry"
     folder.mkdir()
-    with sqlite3.connect(folder / "mlflow.db") as database:
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
         database.execute("CREATE TABLE experiments (name TEXT)")
     report = tmp_path / "report.json"
     script = f"export MLFLOW_TRACKING_URI=sqlite:///{folder}/mlflow.db;"

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import sysconfig
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def rescued(
     project = tmp_path / "project"
     make_small_project(project)
     _install_guard(project / ".venv")
-    with sqlite3.connect(project / "app.db") as database:
+    with closing(sqlite3.connect(project / "app.db")) as database, database:
         database.execute("CREATE TABLE runs (name TEXT)")
         database.execute("INSERT INTO runs VALUES ('first')")
     database.close()

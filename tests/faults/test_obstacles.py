@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -201,7 +202,7 @@ def test_what_is_left_in_a_folder_whose_place_is_needed_moves_aside(
 def test_what_is_left_where_a_database_was_moves_aside(project: Project) -> None:
     """The database comes back; what stood there is told."""
     path = project.root / "m.db"
-    with sqlite3.connect(path) as made:
+    with closing(sqlite3.connect(path)) as made, made:
         made.execute("CREATE TABLE t (a)")
     made.close()
     before = manifest(project.root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def project(tmp_path: Path) -> Project:
     """A project with a database and an environment of two distributions."""
     made = Project(tmp_path.resolve())
     (made.root / "train.py").write_text("one")
-    with sqlite3.connect(made.root / "mlflow.db") as db:
+    with closing(sqlite3.connect(made.root / "mlflow.db")) as db, db:
         db.execute("CREATE TABLE runs (id INTEGER PRIMARY KEY)")
         db.executemany("INSERT INTO runs VALUES (?)", [(n,) for n in range(12)])
         db.execute("CREATE TABLE params (id INTEGER PRIMARY KEY)")
@@ -55,7 +56,7 @@ def remove(site: Path, name: str, version: str) -> None:
 def spoil(project: Project) -> None:
     """Do what a bad run does to code, database and environment."""
     (project.root / "train.py").write_text("two")
-    with sqlite3.connect(project.root / "mlflow.db") as db:
+    with closing(sqlite3.connect(project.root / "mlflow.db")) as db, db:
         db.execute("DELETE FROM runs WHERE id >= 10")
         db.execute("DROP TABLE params")
         db.execute("CREATE TABLE evil (x)")
