@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO
+from io import BufferedReader
 
 from rollback.capture import capture_tree
 from rollback.copying import keep_file
@@ -21,14 +21,16 @@ from rollback.failpoints import reach
 from rollback.inventory import is_tree, root_from
 from rollback.keeping import KeepingResolver
 from rollback.model import ResourceState
+from rollback.reading import link_into
 from rollback.removal import remove_path
 from rollback.store.blobs import BlobReader, file_path
 from rollback.store.catalog import BlobKind, Place
-from rollback.store.codec import join_tree, tree_id
+from rollback.store.codec import inode_id, join_tree, tree_id
 from rollback.store.packs import PackWriter, heads
 from rollback.store.pages import PAGE
 from rollback.store.store import Store
 from rollback.store.writer import BlobWriter
+from rollback.walk import open_root
 
 _FILES = (BlobKind.LOOSE, BlobKind.INODE)
 _FLIPPED_BYTES = 8 << 10
@@ -82,6 +84,8 @@ class Mender:
                     self._mend_packed(bad, self._candidates(bad))
                 elif bad.kind is BlobKind.LOOSE:
                     self._mend_loose(bad)
+                elif bad.kind is BlobKind.INODE:
+                    self._mend_linked(bad)
         for bad in waiting if len(waiting) <= _FLIPPED_BLOBS else ():
             if not bad.repaired and bad.kind not in _FILES:
                 with contextlib.suppress(OSError, RollbackError):
@@ -164,6 +168,41 @@ class Mender:
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(partial)
+
+    def _mend_linked(self, bad: Bad) -> None:
+        """Link a file into the store again that lies in the project still: the very same one."""
+        final = file_path(self.store.folder, BlobKind.INODE, bad.blob)
+        if os.path.lexists(final):
+            return  # written in place: so is the other name of it
+        for path in map(os.fsencode, bad.paths):
+            with contextlib.suppress(OSError), _open_plain(os.fsdecode(path)) as file:
+                if inode_id(os.fstat(file.fileno())) != bad.blob or not self._is_as_kept(bad, file):
+                    continue
+                reach("repair.blob")
+                folder = open_root(os.path.dirname(path))
+                try:
+                    name = os.path.basename(path)
+                    linked = link_into(self.store.folder, bad.blob, name, folder)
+                finally:
+                    os.close(folder)
+                if linked and os.path.samestat(os.lstat(final), os.fstat(file.fileno())):
+                    sync_folder(os.path.dirname(final))
+                    bad.repaired = True
+                    return
+
+    def _is_as_kept(self, bad: Bad, file: BufferedReader) -> bool:
+        """Return whether no earlier verification and no owner knows other content of it."""
+        query = "SELECT sha256 FROM digest WHERE id = ?"
+        known = self.store.catalog.db.execute(query, (bad.blob,)).fetchone()
+        if known is not None and known[0] != hashlib.file_digest(file, "sha256").digest():
+            return False
+        for state in filter(is_tree, bad.states):
+            below = os.path.join(state.location, "")
+            for path in (path for path in bad.paths if path.startswith(below)):
+                file.seek(0)
+                if root_from(state).intact(os.fsencode(path[len(below) :]), file) is False:
+                    return False
+        return True
 
     def _mend_trees(self) -> None:
         """Read the present of each root that has a damaged tree: where it is as it was, it mends.
@@ -248,6 +287,6 @@ def _copy_if(path: str, partial: bytes, blob: bytes) -> bool:
     return digest == blob
 
 
-def _open_plain(path: str) -> IO[bytes]:
+def _open_plain(path: str) -> BufferedReader:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags), "rb")

@@ -302,6 +302,46 @@ def test_what_is_lost_with_a_pack_is_never_called_mended(
         project.rollback(taken)
 
 
+def test_links_that_are_gone_are_made_again(tmp_path: Path) -> None:
+    """Of files that are in the project still, the very same; what went or came anew is lost."""
+    made = Project(tmp_path.resolve())
+    repository(made.root)
+    before = manifest(made.root)
+    taken = made.snapshot().snapshot
+    linked = [path for path in (made.store / "links").glob("*/*") if path.stat().st_nlink > 1]
+    assert linked
+    for path in linked:
+        path.unlink()
+    report, _ = made.repair()
+    assert report.ok, [damage for damage in report.damage if not damage.repaired]
+    assert {path for path in linked if path.stat().st_nlink == 2} == set(linked)
+    shutil.rmtree(made.root / ".git")
+    made.rollback(taken)
+    assert_back(before, manifest(made.root))
+
+
+def test_links_that_are_gone_are_not_made_to_what_is_another_file(tmp_path: Path) -> None:
+    """A copy is no proof of what the size and time of a file stood for, nor is what git denies."""
+    made = Project(tmp_path.resolve())
+    repository(made.root)
+    made.snapshot()
+    shutil.rmtree(made.store / "links")
+    (made.store / "links").mkdir()
+    copied, spoilt, *_ = (made.root / ".git/objects").glob("??/*")
+    content = copied.read_bytes()
+    copied.rename(made.base / "elsewhere")
+    copied.write_bytes(content)
+    info = spoilt.stat()
+    spoilt.chmod(0o644)
+    with spoilt.open("r+b") as file:
+        file.write(b"spoilt")
+    spoilt.chmod(0o444)
+    os.utime(spoilt, ns=(info.st_atime_ns, info.st_mtime_ns))
+    report, _ = made.repair()
+    left = {path for damage in report.damage if not damage.repaired for path in damage.paths}
+    assert {str(copied), str(spoilt)} == left
+
+
 def _tree(project: Project, path: str) -> tuple[Path, int]:
     """Return where the tree of a folder lies that the newest snapshot has."""
     with project.engine() as engine:
