@@ -39,6 +39,10 @@ _RUNNERS = frozenset({"uv", "poetry", "pipenv", "pdm", "hatch", "rye", "conda", 
 _RUNNER_VALUES = frozenset(
     {"-n", "--name", "-p", "--prefix", "--with", "--python", "--extra", "--group", "--env-file"}
 )
+_GUARD_VALUES = frozenset(
+    {"--project", "--store", "--color", "--on-failure", "--drill", "--budget", "--checks"}
+    | {"--retries", "--retry-window", "--timeout", "--max-memory", "--label", "--report"}
+)
 _LAUNCHERS = frozenset(
     {"torchrun", "accelerate", "deepspeed", "streamlit", "horovodrun", "mpirun", "mpiexec"}
 )
@@ -101,6 +105,9 @@ def unwrap(simple: Simple) -> Simple:
         elif name in _WRAPPERS:
             with_value, skipped = _WRAPPERS[name]
             words = _without_options(words[1:], with_value)[skipped:]
+        elif name == "guard" and _without_options(words[1:], _GUARD_VALUES)[:1] == ["run"]:
+            rest = _without_options(words[1:], _GUARD_VALUES)
+            words = _without_options(rest[1:], _GUARD_VALUES)
         elif name in _RUNNERS and "run" in words[1:3]:
             words = _without_options(words[words.index("run") + 1 :], _RUNNER_VALUES)
         else:

@@ -12,9 +12,11 @@ from pathlib import Path
 import click
 import pytest
 
+from rollback.resources.python.command import _GUARD_VALUED
 from safeguards import errors
 from safeguards.cli import HIDDEN, VERBS, Root
 from safeguards.exits import EXIT_STATUS, INTERNAL
+from safeguards.scope.shell import _GUARD_VALUES
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("safeguards", "rollback", "checks")
@@ -245,6 +247,15 @@ def test_every_command_takes_the_global_options() -> None:
     for name, command in commands():
         known = {option for p in command.params for option in p.opts}
         assert {"--project", "--store", "-q", "-v", "--color", "--json"} <= known, name
+
+
+def test_who_looks_through_a_guard_below_knows_its_options() -> None:
+    """Each option with a value is known where a command is read that starts guard itself."""
+    command = dict(commands())["run"]
+    options = [p for p in command.params if isinstance(p, click.Option) and not p.is_flag]
+    valued = {option for p in options for option in p.opts if not p.is_eager}
+    assert valued == _GUARD_VALUED
+    assert valued == _GUARD_VALUES
 
 
 def test_the_launcher_is_in_the_wheel_and_the_script() -> None:

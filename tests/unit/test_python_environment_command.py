@@ -95,6 +95,9 @@ def test_an_interpreter_by_path(case: Case) -> None:
         ["stdbuf", "-oL", python],
         ["taskset", "0x1", python],
         ["time", "-o", "log", "--", python],
+        ["guard", "run", "--", python],
+        ["/opt/bin/guard", "-q", "--store", "s", "run", "--drill", "off", python],
+        ["guard", "run", "--label=x", "--", "guard", "run", "--timeout", "5m", "--", python],
     ):
         assert case.first(*command) == str(case.named), command
 

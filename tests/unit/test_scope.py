@@ -72,6 +72,7 @@ def test_a_remote_tracker_in_the_environment_is_refused(
         "kubectl apply -f job.yaml",
         "/usr/local/bin/kubectl -n ml delete pod x",
         "timeout 60 kubectl apply -f job.yaml",
+        "guard -q --project . run --label try --drill off -- kubectl apply -f job.yaml",
         "kubectl --context production apply -f job.yaml",
         "kubectl --server https://k8s.example.com get pods",
         "helm upgrade model ./chart",

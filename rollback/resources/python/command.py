@@ -33,6 +33,12 @@ _WRAPPERS: dict[str, tuple[frozenset[str], int]] = {
 }
 """Programs that run another one: options that take a value, and operands before the command."""
 
+_GUARD_VALUED = frozenset(
+    {"--project", "--store", "--color", "--on-failure", "--drill", "--budget", "--checks"}
+    | {"--retries", "--retry-window", "--timeout", "--max-memory", "--label", "--report"}
+)
+"""Options of `guard` and of `guard run` that take a value."""
+
 _MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
 _MAKERS = {
     "make": _MAKEFILES,
@@ -115,6 +121,8 @@ def _unwrapped(words: list[str], around: Surroundings) -> tuple[list[str], Surro
         name = os.path.basename(words[0]) if words else ""
         if name == "env":
             words, around = _inside_env(words[1:], around)
+        elif name == "guard" and _operands(words[1:], _GUARD_VALUED)[:1] == ["run"]:
+            words = _operands(_operands(words[1:], _GUARD_VALUED)[1:], _GUARD_VALUED)
         elif name in _WRAPPERS:
             valued, operands = _WRAPPERS[name]
             words = _operands(words[1:], valued)[operands:]
