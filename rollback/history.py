@@ -82,8 +82,11 @@ class History:
             raise _nothing(f"{why} {reference}")
         return found[0]
 
-    def last_run(self) -> Operation:
+    def last_run(self, *, started: bool = False) -> Operation:
         """Return the newest run that has a snapshot.
+
+        Args:
+            started: Leave those out whose command was not started: they changed nothing.
 
         Raises:
             NothingToDo: There is none.
@@ -91,7 +94,7 @@ class History:
         here = self.project
         other = ""
         for operation in self.store.catalog.operations("WHERE kind = 'run'"):
-            if operation.data.get("snapshot_id"):
+            if operation.data.get("snapshot_id") and not (started and _never_started(operation)):
                 if self.is_mine(operation):
                     return operation
                 other = other or self._project_of(operation)
@@ -323,6 +326,12 @@ def _number(reference: str) -> int | None:
     """Return the sequence number that a reference can be read as."""
     plain = reference.isascii() and reference.isdecimal() and len(reference) <= _MOST_DIGITS
     return int(reference) if plain else None
+
+
+def _never_started(run: Operation) -> bool:
+    """Return whether a run ended before its command began: failed checks, a drill over budget."""
+    told = run.data
+    return "child_exit" in told and told["child_exit"] is None and not told.get("child")
 
 
 def _nothing(message: str) -> NothingToDo:

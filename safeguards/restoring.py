@@ -140,7 +140,7 @@ def _target(engine: Engine, wish: Wish) -> tuple[Snapshot, list[Operation]]:
         return engine.redo_target(), []
     reference = wish.reference
     if reference is None:
-        reference = str(engine.last_run().data["snapshot_id"])
+        reference = str(engine.last_run(started=True).data["snapshot_id"])
     snapshot = engine.find_snapshot(reference)
     return snapshot, engine.runs_since(snapshot)
 

@@ -149,7 +149,7 @@ def _tell(report: VerifyReport) -> int:
 
 
 def _wanted(engine: Engine, asked: argparse.Namespace) -> Snapshot:
-    reference = engine.last_run().data["snapshot_id"] if asked.last else asked.to
+    reference = engine.last_run(started=True).data["snapshot_id"] if asked.last else asked.to
     snapshot = engine.find_snapshot(str(reference))
     if snapshot.project != engine.project:
         raise NothingToDo(

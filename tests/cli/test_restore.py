@@ -580,3 +580,20 @@ def test_changes_are_counted_alike_in_both_directions(guard: Guard) -> None:
     for words in ("rollback --last --yes", "undo", "redo"):
         assert "put back 11 changes" in guard(*words.split()).out
         assert "11 changes" in guard("log", "-n", "1").out
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [(("--budget", "1ms", "--", "true"), 122), (("--", "./nowhere"), 127), (("--", "cat"), 0)],
+)
+def test_a_command_that_was_not_started_is_not_the_last_run(
+    guard: Guard, words: tuple[str, ...], status: int
+) -> None:
+    """It changed nothing; what is to be taken back is what the one before did."""
+    before = manifest(guard.project)
+    guard("run", "--", "sh", "-c", "rm -r models; echo bad > params.yaml; exit 1")
+    spoilt = manifest(guard.project)
+    assert guard("run", *words).status == status
+    result = guard("rollback", "--last", "--yes")
+    assert result.status == 0, result.said
+    assert_back(before if status else spoilt, manifest(guard.project))
