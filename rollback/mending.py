@@ -99,7 +99,7 @@ class Mender:
             return
         for number, name in self.store.catalog.db.execute("SELECT id, name FROM pack").fetchall():
             path = os.path.join(self.store.folder, b"packs", name.encode() + b".pack")
-            with contextlib.suppress(OSError), open(path, "rb") as pack:
+            with contextlib.suppress(OSError), _open_plain(os.fsdecode(path)) as pack:
                 for kind, blob, offset, length in heads(pack.fileno()):
                     content = os.pread(pack.fileno(), length, offset) if blob in wanted else b""
                     if blob in wanted and hashlib.sha256(content).digest() == blob:

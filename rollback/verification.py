@@ -64,6 +64,7 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
         _attribute(store, bad, snapshots)
         if repair and bad:
             _mend(store, bad, snapshots)
+            _prove_mended(store, bad)
         damage += [
             Damage(
                 f"{blob_name(b.blob)}: {b.why}",
@@ -129,6 +130,19 @@ def _mend(store: Store, bad: dict[bytes, Bad], snapshots: list[Snapshot]) -> Non
         bad.update(left)
         if known == {blob: len(b.paths) for blob, b in bad.items()}:
             return
+
+
+def _prove_mended(store: Store, bad: dict[bytes, Bad]) -> None:
+    """Read again what was mended, from where the catalog has it: only that counts."""
+    for blob, found in bad.items():
+        if found.repaired:
+            place = store.catalog.place(blob)
+            try:
+                if place is None:
+                    raise damaged(blob, "it is not in the catalog")
+                _prove(store, blob, place)
+            except (RollbackError, OSError):
+                found.repaired = False
 
 
 def _read_all(store: Store, progress: Progress | None) -> tuple[dict[bytes, Bad], int, int]:

@@ -126,11 +126,22 @@ def prepare(path: Path) -> None:
             os.chmod(path / folder, PRIVATE)
             if new and folder == "work":
                 _spread_out(path / folder)
+    except (FileExistsError, NotADirectoryError) as error:
+        if path.is_dir() and error.filename is not None:
+            raise StoreUnusable(
+                f"{os.fsdecode(error.filename)} is no folder, and the store needs one there",
+                hint="move it away, then: guard verify --repair",
+            ) from error
+        raise _unusable(path, error) from error
     except OSError as error:
-        raise StoreUnusable(
-            f"the store {path} cannot be used: {error.strerror}",
-            hint="name another place with --store DIR or GUARD_STORE",
-        ) from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> StoreUnusable:
+    return StoreUnusable(
+        f"the store {path} cannot be used: {error.strerror}",
+        hint="name another place with --store DIR or GUARD_STORE",
+    )
 
 
 def mend_marker(path: Path) -> bool:

@@ -17,6 +17,7 @@ from driving import Project
 from gitrepo import repository
 from manifest import assert_back, manifest
 from rollback.errors import CatalogCorrupt, NothingToDo, StoreCorrupt, StoreUnusable
+from rollback.mending import Mender
 from rollback.reports import Selection
 
 
@@ -300,6 +301,63 @@ def test_what_is_lost_with_a_pack_is_never_called_mended(
         assert {name for damage in left for name in damage.snapshots} == {taken.id}
     with pytest.raises(StoreCorrupt):
         project.rollback(taken)
+
+
+def test_a_pack_behind_a_link_is_not_called_mended(project: Project) -> None:
+    """The reader follows no link in a store, so what lies behind one mends nothing."""
+    taken = project.snapshot().snapshot
+    before = manifest(project.root)
+    for pack in (project.store / "packs").iterdir():
+        pack.rename(project.base / pack.name)
+        pack.symlink_to(project.base / pack.name)
+    file = project.root / "a/b/f1"
+    held, info = file.read_text(), file.stat()
+    file.write_text("lost")
+    report, _ = project.repair()
+    left = {damage.what for damage in report.damage if not damage.repaired}
+    assert left == set(_damage(project)) != set()
+    file.write_text(held)
+    os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+    report, _ = project.repair()
+    assert (report.ok, _damage(project)) == (True, [])
+    assert list(project.base.glob("*.pack"))
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+
+def test_what_was_mended_is_read_again(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing counts as mended because something was done about it."""
+    project.snapshot()
+    _shatter(*_tree(project, "a"))
+
+    def believe(self: Mender) -> None:
+        for found in self.bad.values():
+            found.repaired = True
+
+    monkeypatch.setattr(Mender, "mend", believe)
+    assert not project.repair()[0].ok
+    monkeypatch.undo()
+    assert project.repair()[0].ok
+
+
+@pytest.mark.parametrize("name", ["packs", "loose", "links", "snapshots", "work", "log"])
+def test_a_file_in_the_place_of_a_folder_of_the_store_is_named(project: Project, name: str) -> None:
+    """Which one, and what to do; where it is away, all is as it was, or named as damaged."""
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    folder = project.store / name
+    folder.rename(project.base / "aside")
+    folder.write_text("in the way")
+    with pytest.raises(StoreUnusable, match=f"{folder} is no folder") as raised:
+        project.repair()
+    assert raised.value.hint == "move it away, then: guard verify --repair"
+    folder.unlink()
+    (project.base / "aside").rename(folder)
+    assert project.repair()[0].ok
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
 
 
 def test_links_that_are_gone_are_made_again(tmp_path: Path) -> None:
