@@ -64,7 +64,6 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
         _attribute(store, bad, snapshots)
         if repair and bad:
             _mend(store, bad, snapshots)
-            _prove_mended(store, bad)
         damage += [
             Damage(
                 f"{blob_name(b.blob)}: {b.why}",
@@ -123,7 +122,9 @@ def _snapshots(store: Store) -> list[Snapshot]:
 def _mend(store: Store, bad: dict[bytes, Bad], snapshots: list[Snapshot]) -> None:
     """Mend what can be; a mended tree names more that may be damaged, and where it lay."""
     while True:
+        waiting = [b for b in bad.values() if not b.repaired]
         Mender(store, bad).mend()
+        _prove_mended(store, waiting)
         left = {blob: b for blob, b in bad.items() if not b.repaired}
         known = {blob: len(b.paths) for blob, b in bad.items()}
         _attribute(store, left, snapshots)
@@ -132,15 +133,12 @@ def _mend(store: Store, bad: dict[bytes, Bad], snapshots: list[Snapshot]) -> Non
             return
 
 
-def _prove_mended(store: Store, bad: dict[bytes, Bad]) -> None:
+def _prove_mended(store: Store, waiting: list[Bad]) -> None:
     """Read again what was mended, from where the catalog has it: only that counts."""
-    for blob, found in bad.items():
+    for found in waiting:
         if found.repaired:
-            place = store.catalog.place(blob)
             try:
-                if place is None:
-                    raise damaged(blob, "it is not in the catalog")
-                _prove(store, blob, place)
+                _prove(store, found.blob, store.reader.place(found.blob))
             except (RollbackError, OSError):
                 found.repaired = False
 
