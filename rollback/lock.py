@@ -42,9 +42,18 @@ def process_start(pid: int) -> int:
         return 0
 
 
+def pid_namespace() -> str:
+    """Return the kernel's name of the numbering of processes that this one sees; empty if none."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
 def owner() -> dict[str, Any]:
     """Return who this process is: pid, its start, the boot, and the command for people."""
     return {
+        "namespace": pid_namespace(),
         "pid": os.getpid(),
         "start": process_start(os.getpid()),
         "boot": boot_id(),
@@ -273,6 +282,13 @@ def _busy(text: bytes) -> StoreBusy:
         return StoreBusy(
             f"the guard operation around this command holds the store: {_describe(who)}",
             hint="type it again when that has ended; guard status, log and diff work meanwhile",
+            owner=who,
+        )
+    if who.get("namespace", pid_namespace()) != pid_namespace():
+        return StoreBusy(
+            f"a guard operation outside of this container is at work here: {_describe(who)}",
+            hint="a run around the container protects the command already: start it without guard;"
+            " else wait for that to end",
             owner=who,
         )
     return StoreBusy(

@@ -208,6 +208,18 @@ def test_who_was_orphaned_hangs_below_the_nearest_subreaper(guard: Guard, betwee
     assert parent == (of_guard if between == "none" else of_middle)
 
 
+def test_a_container_does_not_see_what_is_around_it(guard: Guard) -> None:
+    """11, for nothing proves that the holder is the run around; what to do then is said."""
+    isolated = ["unshare", "-rpf", "--mount-proc"]
+    if subprocess.run([*isolated, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespace of processes can be made here")
+    result = inside(guard, f"{' '.join(isolated)} $G run -- touch ran; echo $?; ! [ -e ran ]")
+    assert result.out == "11\n", result.said
+    assert result.status == 0
+    assert "a guard operation outside of this container is at work here: pid " in result.err
+    assert "start it without guard" in result.err
+
+
 def test_an_unrelated_guard_is_still_refused(guard: Guard, tmp_path: Path) -> None:
     """11 with pid and command, whatever its environment says."""
     script = f"env -0 > {tmp_path}/environ; while ! [ -e {tmp_path}/go ]; do sleep 0.05; done"
