@@ -45,7 +45,7 @@ class Operations(History):
 
     @contextlib.contextmanager
     def parked(self) -> Iterator[None]:
-        """Leave the store to other projects for a block, but for `update`: a command runs.
+        """Leave the store to other projects for a block, but for `update`: others are at work.
 
         Packs are written anew by others meanwhile: one that stays open would keep its space.
         """

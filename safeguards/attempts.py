@@ -138,7 +138,7 @@ class Attempts:
         if outcome.status == 0 or self._incomplete is not None:
             return
         try:
-            if self._wants_rollback():
+            if self._wants_rollback(engine):
                 restored = self._restore(engine, snapshot, outcome)
                 self.record.rolled_back = restored or self._probe_failed
         except Exception:
@@ -196,10 +196,11 @@ class Attempts:
         }
         self.record.changed = changed_data(difference)
 
-    def _wants_rollback(self) -> bool:
+    def _wants_rollback(self, engine: Engine) -> bool:
         mode = self.config.run.on_failure
         if mode == "ask":
-            return self.terminal.ask("guard: put everything back as it was before?")
+            with engine.parked():  # an answer may take hours
+                return self.terminal.ask("guard: put everything back as it was before?")
         return mode == "rollback"
 
     def _restore(self, engine: Engine, snapshot: Snapshot, outcome: Outcome) -> bool:

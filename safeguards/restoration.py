@@ -142,7 +142,8 @@ def put_back(engine: Engine, plan: RestorePlan, kind: str, around: Around) -> Re
     probes: list[ProbeResult] = []
     interrupted = False
     try:
-        probes = run_probes(restored.probes, config.project, around.environ)
+        with engine.parked():
+            probes = run_probes(restored.probes, config.project, around.environ)
     except Exception:
         raise
     except BaseException:  # noqa: BLE001 - the state is back, which has to be said all the same

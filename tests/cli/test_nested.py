@@ -288,6 +288,24 @@ def test_the_outer_run_puts_back_what_the_inner_one_did(guard: Guard) -> None:
     assert_back(before, manifest(guard.project))
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_a_probe_may_be_guarded(guard: Guard, tmp_path: Path, *, other: bool) -> None:
+    """What a run starts after its rollback is inside of it, or of a project of its own."""
+    place = tmp_path / "other" if other else guard.project
+    place.mkdir(exist_ok=True)
+    (place / "guard.toml").touch()
+    command = f"{GUARD} --project {place} run --drill off -- touch {tmp_path}/probed"
+    (guard.project / "guard.toml").write_text(f'[[probe]]\nname = "p"\ncommand = "{command}"\n')
+    result = inside(guard, "rm train.py; exit 4", "--on-failure", "rollback")
+    assert result.status == 4, result.said
+    assert "the probe p failed" not in result.err, result.said
+    assert "verified" in result.err, result.said
+    assert (tmp_path / "probed").exists()
+    assert (guard.project / "train.py").exists()
+    (guard.project / "train.py").unlink()
+    assert guard("rollback", "--last", "--yes").status == 0
+
+
 def test_what_the_outer_run_did_not_take_is_named(guard: Guard, tmp_path: Path) -> None:
     """Another environment, a database elsewhere: they are not protected, and that is said."""
     other = tmp_path / "other-environment"
