@@ -87,7 +87,7 @@ class Verifier:
             if item.state is not None:
                 item.resource.verify(item.state, self.vault())
         if wrong:
-            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise RestoreIncomplete(
                 f"after the rollback {wrong[0]}{more}",
                 hint="end what still writes to the project, then run the same rollback again",

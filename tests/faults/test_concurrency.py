@@ -14,8 +14,8 @@ import pytest
 
 from driving import Project
 from manifest import assert_back, manifest
-from rollback import atomic, smallfiles
-from rollback.errors import RollbackError, StoreBusy
+from rollback import atomic, restore, smallfiles
+from rollback.errors import RestoreIncomplete, RollbackError, StoreBusy
 from rollback.listing import Listing
 from rollback.model import Operation
 from rollback.reading import Kept, SmallJobs, keep_small
@@ -464,6 +464,28 @@ def test_a_file_that_was_small_when_the_walk_saw_it_does_not_fill_the_memory(
     model.unlink()
     project.rollback(taken)
     assert model.read_bytes() == whole
+
+
+def test_what_an_editor_writes_during_a_rollback_is_counted_after_one_sentence(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first path with what is wrong about it, then how many more."""
+    names = [project.root / "one", project.root / "two"]
+    for path in names:
+        path.write_text("before")
+    taken = project.snapshot().snapshot
+    for path in names:
+        path.write_text("after, longer")
+
+    def edit(place: str) -> None:
+        if place == "restore.verify":
+            for path in names:
+                path.write_text("edited during the rollback")
+
+    monkeypatch.setattr(restore, "reach", edit)
+    said = r"after the rollback \S+ differs from the snapshot \(and \d+ more\)$"
+    with pytest.raises(RestoreIncomplete, match=said):
+        project.rollback(taken)
 
 
 def _make_file(path: Path) -> None:
