@@ -21,6 +21,7 @@ from safeguards.ladder import write_report as write_escalation
 from safeguards.output import Answer, Problem
 from safeguards.record import RunRecord, without_secrets
 from safeguards.session import Session
+from safeguards.supervisor import delay_signals
 
 if TYPE_CHECKING:
     from checks.model import CheckReport
@@ -71,10 +72,10 @@ class GuardedRun:
             with self.record.phase("preflight"):
                 concerns = preflight.check(self.config, self.request, self.session.environ)
             self.say.concerns(concerns)
-            with self._opened() as engine:
-                operation, is_own = self._begin(engine)
+            with self._opened() as engine, contextlib.ExitStack() as begun:
+                operation, is_own = self._begin(engine, begun)
                 run = self._guarded if is_own else self._within
-                answer = run(engine, operation)
+                answer = run(engine, operation, begun)
         except (GuardError, RollbackError) as error:
             answer = self._failed(error)
         self._write_report(answer)
@@ -89,8 +90,13 @@ class GuardedRun:
         with engine:
             yield engine
 
-    def _begin(self, engine: Engine) -> tuple[Operation, bool]:
+    def _begin(self, engine: Engine, begun: contextlib.ExitStack) -> tuple[Operation, bool]:
         """Return the operation that protects the command, and whether it is this run's own.
+
+        Args:
+            engine: The project's.
+            begun: Until it is closed, what asks for an end waits: it finds an operation that
+                somebody ends.
 
         Raises:
             StoreBusy: Another operation is at work, and none that this run is inside of.
@@ -98,6 +104,7 @@ class GuardedRun:
         intent = {"command": list(self.record.command), "label": self.request.label}
         try:
             self.say.recovered(engine.recover())
+            begun.enter_context(delay_signals())
             return engine.begin("run", intent), True
         except StoreBusy as busy:
             around = engine.run_around(busy)
@@ -105,18 +112,20 @@ class GuardedRun:
                 raise
             return around, False
 
-    def _within(self, engine: Engine, around: Operation) -> Answer:
+    def _within(self, engine: Engine, around: Operation, begun: contextlib.ExitStack) -> Answer:
         from safeguards.within import InnerRun  # noqa: PLC0415 - only inside of another run
 
+        begun.close()
         inner = InnerRun(self.session, self.config, self.record, self.say, around)
         inner.announce(engine)
         self._check(engine)
         engine.close()  # while the command runs, the store is the outer run's alone
         return inner.execute(self.request.argv)
 
-    def _guarded(self, engine: Engine, operation: Operation) -> Answer:
+    def _guarded(self, engine: Engine, operation: Operation, begun: contextlib.ExitStack) -> Answer:
         self.record.run_id, self.record.run_seq = operation.id, operation.seq
         try:
+            begun.close()
             snapshot = self._snapshot(engine, operation)
             self._check(engine)
             self._drill(engine, snapshot)

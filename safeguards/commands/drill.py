@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 import click
@@ -28,9 +27,9 @@ def command(
 
     The exit status is 1 where it does not fit the budget.
     """
-    from rollback.errors import RollbackError  # noqa: PLC0415 - after --help
-    from safeguards.errors import WrongUsage  # noqa: PLC0415
+    from safeguards.errors import WrongUsage  # noqa: PLC0415 - after --help
     from safeguards.record import drill_data  # noqa: PLC0415
+    from safeguards.undertaking import undertaken  # noqa: PLC0415
 
     if full and sample:
         raise WrongUsage("a drill is of everything or of a sample", hint="guard drill --full")
@@ -40,18 +39,12 @@ def command(
         for sentence in engine.recover():
             session.terminal.warn(sentence)
         snapshot = engine.find_snapshot(reference)
-        operation = engine.begin("drill", {"snapshot_id": snapshot.id})
-        try:
+        with undertaken(engine, "drill", {"snapshot_id": snapshot.id}) as operation:
             report = engine.drill(
                 snapshot, mode=mode, budget_s=config.budget_s,
                 progress=session.terminal.progress(),
             )  # fmt: skip
             engine.finish(operation, "done", {"drill": drill_data(report)})
-        except BaseException as error:
-            with contextlib.suppress(RollbackError, OSError):
-                state = "failed" if isinstance(error, Exception) else "interrupted"
-                engine.finish(operation, state, {"error": type(error).__name__})
-            raise
     problems = () if report.passed else (_problem(report),)
     return Answer("drill", report, 0 if report.passed else 1, problems)
 

@@ -47,7 +47,7 @@ from __future__ import annotations
 
 from safeguards.supervisor.launch import reserve_standard_streams
 from safeguards.supervisor.model import Limits, Outcome, Process
-from safeguards.supervisor.signals import Held, hold_signals, reraise_interrupt
+from safeguards.supervisor.signals import Held, delay_signals, hold_signals, reraise_interrupt
 from safeguards.supervisor.supervision import supervise
 from safeguards.supervisor.tree import end_tree, identify, is_running
 
@@ -56,6 +56,7 @@ __all__ = [
     "Limits",
     "Outcome",
     "Process",
+    "delay_signals",
     "end_tree",
     "hold_signals",
     "identify",

@@ -152,6 +152,15 @@ def hold_signals() -> Iterator[Held]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def delay_signals() -> Iterator[None]:
+    """Let what asks for an end wait for the end of a block, unless that fails."""
+    with hold_signals() as held:
+        yield
+    for number in held.received:
+        signal.raise_signal(number)
+
+
 def reraise_interrupt(outcome: Outcome) -> None:
     """Die of SIGINT where the command died of the terminal's; else return.
 
