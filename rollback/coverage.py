@@ -26,7 +26,9 @@ def not_taken(snapshot: Snapshot, inventory: Inventory) -> list[str]:
     return [
         os.fsdecode(path)
         for path in wanted
-        if path not in taken and not any(_has(tree, path) for tree in trees)
+        if os.path.lexists(path)
+        and path not in taken
+        and not any(_has(tree, path) for tree in trees)
     ]
 
 
