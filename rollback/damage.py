@@ -44,7 +44,7 @@ def explain(
     named = ", ".join(lost[:_NAMED]) + (
         f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
     )
-    hint = "guard verify --repair"
+    hint = "guard verify --repair, then the same again: what it cannot mend is left out"
     intact = [name for name in whole if not any(path.startswith(f"{name}/") for path in lost)]
     if intact:
         offered = " ".join(shlex.quote(name) for name in intact[:_OFFERED])
@@ -53,9 +53,13 @@ def explain(
     return StoreCorrupt(f"the stored content of {named} is damaged; nothing was changed", hint=hint)
 
 
-def damaged_paths(plan: TreePlan, reader: BlobReader) -> list[bytes]:
-    """Return the paths whose content a plan needs and the store does not give back."""
-    return [path for _, path, entry in _needed(plan) if not _is_whole(plan, path, entry, reader)]
+def damaged_paths(plan: TreePlan, reader: BlobReader) -> dict[bytes, bytes]:
+    """Return the paths whose content a plan needs and the store does not give back, with its id."""
+    return {
+        path: entry.ref
+        for _, path, entry in _needed(plan)
+        if not _is_whole(plan, path, entry, reader)
+    }
 
 
 def _needed(plan: TreePlan) -> Iterator[tuple[bytes, bytes, Entry]]:

@@ -120,6 +120,11 @@ class TreePlan:
             self.unrestorable.append(Skip(shown, why, again))
         self.barred.add(path)
 
+    def give_up(self, path: bytes, why: str, mend: str) -> None:
+        """Name what no later rollback will put back either; nothing is done there any more."""
+        self.unrestorable.append(Skip(os.fsdecode(self.whole(path)), why, mend))
+        self.barred.add(path)
+
     def whole(self, path: bytes) -> bytes:
         """Return the absolute path of a path in the root."""
         return os.path.join(self.target.root.path, path) if path else self.target.root.path

@@ -17,6 +17,7 @@ from rollback.obstacles import (
     leave_out,
 )
 from rollback.plan import TreePlan
+from rollback.planning import BRING_BACK
 from rollback.removal import remove_path
 from rollback.snapshots import blobs_of
 from rollback.staging import (
@@ -51,12 +52,28 @@ class Preparation:
                     self._stage(number, plan)
             self._prove_databases()
 
+    def is_given_up(self) -> bool:
+        """Return whether all that is damaged is what a repair found nothing to mend from."""
+        known = self.store.catalog.unmended()
+        if not known:
+            return False
+        try:
+            self._prove_databases()
+            needed = [damaged_paths(plan, self.store.reader) for plan in self.work.trees]
+        except StoreCorrupt:
+            return False  # a folder's record, or a database: nobody asked to go without it
+        return all(known.issuperset(blobs.values()) for blobs in needed)
+
     def leave_damaged(self) -> None:
         """Name what the store does not give back any more: the rest is not to wait for it."""
-        mend = "guard verify --repair"
+        mend, why = "guard verify --repair", "its stored content is damaged"
+        known = self.store.catalog.unmended()
         for plan in self.work.trees:
-            for path in damaged_paths(plan, self.store.reader):
-                plan.bar(path, "its stored content is damaged", mend)
+            for path, blob in damaged_paths(plan, self.store.reader).items():
+                if blob in known:
+                    plan.give_up(path, f"{why} and cannot be mended", BRING_BACK)
+                else:
+                    plan.bar(path, why, mend)
             bar_above(plan, put_in(plan, self.work.databases))
             leave_out(plan)
         for work in list(self.work.databases):

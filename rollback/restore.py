@@ -72,7 +72,7 @@ class Restorer:
             try:
                 preparation.run()
             except StoreCorrupt:
-                if not self.task.resumed:
+                if not self.task.resumed and not preparation.is_given_up():
                     raise
                 preparation.clean()
                 preparation.leave_damaged()

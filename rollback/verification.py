@@ -81,7 +81,7 @@ def verify_store(store: Store, *, repair: bool, progress: Progress | None = None
         damage += _settle(rescue_faults(store), repair=repair)
         damage += _settle(key_faults(store), repair=repair)
         if store.lock.held or not damage:
-            _remember(store, damage, bad)
+            _remember(store, damage, bad, repair=repair)
         if repair and all(d.repaired for d in damage):
             # What this repair, or one that died, put new packs in the place of.
             store.litter.clean(0)
@@ -272,13 +272,18 @@ def _parts(store: Store, blob: bytes, bad: dict[bytes, Bad]) -> Iterator[bytes]:
             yield from _parts(store, child, bad)
 
 
-def _remember(store: Store, damage: list[Damage], bad: dict[bytes, Bad]) -> None:
-    """Write down which snapshots, and which blobs in packs, stay damaged."""
+def _remember(store: Store, damage: list[Damage], bad: dict[bytes, Bad], *, repair: bool) -> None:
+    """Write down which snapshots and which blobs stay damaged, those in packs apart."""
     names = {name for d in damage if not d.repaired for name in d.snapshots}
     text = " ".join(sorted(names))
     files = (BlobKind.LOOSE, BlobKind.INODE)
-    left = {blob for blob, b in bad.items() if not b.repaired and b.kind not in files}
-    if store.catalog.value("damaged") != text or store.catalog.distrusted() != left:
+    stays = {blob for blob, b in bad.items() if not b.repaired}
+    left = {blob for blob in stays if bad[blob].kind not in files}
+    # Only who has tried to mend knows what cannot be.
+    unmended = stays if repair else store.catalog.unmended()
+    known = store.catalog.value("damaged"), store.catalog.distrusted(), store.catalog.unmended()
+    if known != (text, left, unmended):
         with store.catalog.transaction():
             store.catalog.set_value("damaged", text)
             store.catalog.distrust(left)
+            store.catalog.note_unmended(unmended)

@@ -61,6 +61,7 @@ SELECT id, kind, pack, place, length FROM at CROSS JOIN blob ON id = substr(:ids
 """
 _OPERATION = "seq, id, kind, state, started_at, ended_at, data"
 _DISTRUSTED = "distrusted"
+_UNMENDED = "unmended"
 _HINT = "guard verify --repair"
 
 
@@ -326,6 +327,14 @@ class Catalog:
         text = " ".join(sorted(blob.hex() for blob in blobs))
         if text != self.value(_DISTRUSTED):
             self.set_value(_DISTRUSTED, text)
+
+    def unmended(self) -> set[bytes]:
+        """Return all that the last repair left damaged: files of their own, too."""
+        return {bytes.fromhex(name) for name in self.value(_UNMENDED).split()}
+
+    def note_unmended(self, blobs: Iterable[bytes]) -> None:
+        """Remember what a repair leaves damaged, instead of what one before did."""
+        self.set_value(_UNMENDED, " ".join(sorted(blob.hex() for blob in blobs)))
 
     def digest(self, blob: bytes) -> bytes | None:
         """Return the SHA-256 of a file kept by its inode, None where it was never read."""

@@ -697,3 +697,34 @@ def test_a_flipped_bit_in_what_git_wrote_is_found(tmp_path: Path) -> None:
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
     (damage,) = _damage(made)
     assert "git" in damage
+
+
+def test_what_cannot_be_mended_is_left_out_after_a_repair_was_tried(project: Project) -> None:
+    """One damaged file does not keep a whole folder lost: it is named, and all else comes back."""
+    lost = project.root / "a/big"
+    (project.root / "big").rename(lost)
+    taken = project.snapshot().snapshot
+    _shatter(*_loose(project))
+    _wipe(project)
+    spoilt = manifest(project.root)
+    with pytest.raises(StoreCorrupt, match="a/big is damaged; nothing was changed") as told:
+        project.rollback(taken)
+    assert told.value.hint.startswith("guard verify --repair, then the same again")
+    assert _damage(project)
+    with pytest.raises(StoreCorrupt):
+        project.rollback(taken)
+    assert_back(spoilt, manifest(project.root))
+    assert not project.repair()[0].ok
+    outcome = project.rollback(taken)
+    (skip,) = outcome.skipped
+    assert (skip.what, skip.fix) == (str(lost), "bring it back from where it came from")
+    assert not lost.exists()
+    now = manifest(project.root)
+    assert (project.root / "a/c/x").exists()
+    project.undo()
+    assert_back(spoilt, manifest(project.root))
+    lost.parent.mkdir()
+    lost.write_bytes(b"newer")
+    project.rollback(taken)
+    assert lost.read_bytes() == b"newer", "what is there is all that there is of it"
+    assert set(manifest(project.root)) == {*now, b"a/big"}
