@@ -186,7 +186,7 @@ def test_damage_in_the_store_stops_it_before_anything_changes(rescued: Rescued) 
             file.write(bytes(20))
     back = rescued.rescue("rollback", "--last", "--yes")
     assert back.returncode == 12, back.stdout + back.stderr
-    assert "guard verify" in back.stderr
+    assert f"{rescued.store}/rescue.pyz verify --repair" in back.stderr
     assert _state(rescued) == destroyed
     looked = rescued.rescue("verify")
     assert looked.returncode == 1
