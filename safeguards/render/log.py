@@ -126,7 +126,9 @@ def _ending(operation: Operation) -> str:
     if isinstance(status, int):
         return f"exit {status}"
     if operation.state in {"failed", "interrupted"}:
-        return "not started" if not operation.data.get("child") else operation.state
+        # Of a run whose guard was killed nobody can say so: the command may have begun unnoted.
+        known = "child_exit" in operation.data and not operation.data.get("child")
+        return "not started" if known else operation.state
     return ""
 
 

@@ -15,6 +15,7 @@ from safeguards.check_cache import FileCache
 from safeguards.history import Rate, summarize
 from safeguards.output import Answer, to_json
 from safeguards.record import RunRecord, checks_data, without_secrets
+from safeguards.render.log import run_line
 
 REPORT = CheckReport(
     checked=(("data.missing", "a.csv"), ("data.outliers", "a.csv")),
@@ -185,3 +186,20 @@ def test_the_percentile_is_a_measured_figure() -> None:
     times = summarize(log).restore_times
     assert times is not None
     assert (times.median_s, times.p95_s, times.max_s) == (50.0, 95.0, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "data", "told"),
+    [
+        ("interrupted", {}, "interrupted"),
+        ("interrupted", {"child": {"pid": 7}}, "interrupted"),
+        ("failed", {"child_exit": None}, "not started"),
+        ("failed", {"child_exit": 3, "child": {"pid": 7}}, "exit 3"),
+    ],
+)
+def test_not_started_is_said_only_of_what_ended_before(
+    state: str, data: dict[str, Any], told: str
+) -> None:
+    """A guard that is killed as the command begins has not noted that it began."""
+    run = Operation(1, "0a1b", "run", state, 0.0, 1.0, {"command": ["train"], **data})
+    assert run_line(run).endswith(f"train · {told}")
