@@ -1,6 +1,6 @@
 """Mending damaged content: from identical bytes on disk, from the present, or bit by bit.
 
-Each mended blob is written anew, durable, before the catalog names its new place.
+What is mended is written anew, durable, before the catalog names its new place.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from rollback.failpoints import reach
 from rollback.inventory import is_tree, root_from
 from rollback.keeping import KeepingResolver
 from rollback.model import ResourceState
+from rollback.patching import Patches
 from rollback.reading import link_into
 from rollback.removal import remove_path
 from rollback.store.blobs import BlobReader, file_path
 from rollback.store.catalog import BlobKind, Place
 from rollback.store.codec import inode_id, join_tree, tree_id
-from rollback.store.packs import PackWriter, heads
-from rollback.store.pages import PAGE
+from rollback.store.packs import heads
+from rollback.store.pages import PAGE, lists_of
 from rollback.store.store import Store
 from rollback.store.writer import BlobWriter
 from rollback.walk import open_root
@@ -73,24 +74,60 @@ class Mender:
     def __init__(self, store: Store, bad: dict[bytes, Bad]) -> None:
         self.store = store
         self.bad = bad
+        self.patches = Patches(store)
 
     def mend(self) -> None:
-        """Mend what can be; each mended blob is durable and committed before the next."""
+        """Mend what can be; what is mended is durable before the catalog names it."""
         self._find_places()
         waiting = [bad for bad in self.bad.values() if not bad.repaired]
-        for bad in waiting:
-            with contextlib.suppress(OSError):
-                if bad.kind is BlobKind.PACKED:
-                    self._mend_packed(bad, self._candidates(bad))
-                elif bad.kind is BlobKind.LOOSE:
-                    self._mend_loose(bad)
-                elif bad.kind is BlobKind.INODE:
-                    self._mend_linked(bad)
-        for bad in waiting if len(waiting) <= _FLIPPED_BLOBS else ():
-            if not bad.repaired and bad.kind not in _FILES:
-                with contextlib.suppress(OSError, RollbackError):
-                    self._mend_packed(bad, self._flipped(bad))
+        try:
+            self._mend_pages([bad for bad in waiting if bad.kind is BlobKind.PACKED])
+            for bad in (bad for bad in waiting if not self.patches.has(bad.blob)):
+                with contextlib.suppress(OSError):
+                    self._mend_from_present(bad)
+            self._commit()
+            for bad in waiting if len(waiting) <= _FLIPPED_BLOBS else ():
+                if not bad.repaired and bad.kind not in _FILES:
+                    with contextlib.suppress(OSError, RollbackError):
+                        self._mend_packed(bad, self._flipped(bad))
+            self._commit()
+        except BaseException:
+            self.patches.abandon()
+            raise
         self._mend_trees()
+
+    def _commit(self) -> None:
+        with contextlib.suppress(OSError):  # what cannot be written stays damaged, and is named
+            self.patches.commit()
+
+    def _mend_from_present(self, bad: Bad) -> None:
+        if bad.repaired:
+            return
+        if bad.kind is BlobKind.PACKED:
+            self._mend_packed(bad, self._candidates(bad))
+        elif bad.kind in {BlobKind.PAGED, BlobKind.SEGMENT}:
+            self._mend_packed(bad, self._lists(bad))
+        elif bad.kind is BlobKind.LOOSE:
+            self._mend_loose(bad)
+        elif bad.kind is BlobKind.INODE:
+            self._mend_linked(bad)
+
+    def _mend_pages(self, waiting: list[Bad]) -> None:
+        """Look for pages of databases: each of these is read once, however many it has."""
+        wanted = {bad.blob: bad for bad in waiting}
+        for path in dict.fromkeys(path for bad in waiting for path in bad.paths):
+            with contextlib.suppress(OSError), _open_plain(path) as file:
+                while page := file.read(PAGE):
+                    bad = wanted.get(hashlib.sha256(page).digest())
+                    if bad is not None:
+                        del wanted[bad.blob]
+                        self._patch(bad, page)
+
+    def _patch(self, bad: Bad, content: bytes) -> None:
+        def committed() -> None:
+            bad.repaired = True
+
+        self.patches.add(bad.kind, bad.blob, content, committed)
 
     def _find_places(self) -> None:
         """Find what the catalog names a wrong place of: heads in the packs name the right one."""
@@ -111,33 +148,22 @@ class Mender:
     def _mend_packed(self, bad: Bad, candidates: Iterator[bytes]) -> None:
         for content in candidates:
             if hashlib.sha256(content).digest() == bad.blob:
-                reach("repair.blob")
-                name = f"{0:08d}-m{secrets.token_hex(4)}"
-                packs = os.path.join(self.store.folder, b"packs")
-                pack = PackWriter(packs, name)
-                offset = pack.append(bad.kind, bad.blob, content)
-                pack.close()
-                sync_folder(packs)
-                with self.store.catalog.transaction() as db:
-                    cursor = db.execute(
-                        "INSERT INTO pack (name, length) VALUES (?, ?)", (name, pack.length)
-                    )
-                    place = Place(bad.kind, int(cursor.lastrowid or 0), offset, len(content))
-                    self.store.catalog.move(bad.blob, place)
-                bad.repaired = True
+                self._patch(bad, content)
                 return
 
     def _candidates(self, bad: Bad) -> Iterator[bytes]:
-        """Yield contents that may be the damaged one: whole files, and pages of databases."""
+        """Yield contents that may be the damaged one: whole files; for pages see `_mend_pages`."""
         place = self.store.reader.place(bad.blob)
         for path in bad.paths:
             with contextlib.suppress(OSError), _open_plain(path) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size == place.length:
+                if os.fstat(file.fileno()).st_size == place.length:
                     yield file.read()
-                elif place.length == PAGE:
-                    while page := file.read(PAGE):
-                        yield page
+
+    def _lists(self, bad: Bad) -> Iterator[bytes]:
+        """Yield what the databases that need a list are made of now."""
+        for path in bad.paths:
+            with contextlib.suppress(OSError), _open_plain(path) as file:
+                yield from lists_of(file)
 
     def _flipped(self, bad: Bad) -> Iterator[bytes]:
         """Yield what a small blob is with each of its bits turned round."""

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING
 
 from rollback.errors import StoreCorrupt, damaged
@@ -210,6 +210,25 @@ class PageWriter:
         for blob, page in pages.items():
             if blob not in have:
                 self._writer.add_packed(BlobKind.PACKED, blob, page)
+
+
+def lists_of(source: IO[bytes]) -> Iterator[bytes]:
+    """Yield what `PageWriter` writes of a stream besides its pages, where it has no previous one.
+
+    Args:
+        source: Read once, to its end.
+
+    Yields:
+        The list of each MiB, then the recipe.
+    """
+    length, parts = 0, b""
+    while chunk := _read_full(source, CHUNK):
+        length += len(chunk)
+        pages = (chunk[at : at + PAGE] for at in range(0, len(chunk), PAGE))
+        listed = b"".join(hashlib.sha256(page).digest() for page in pages)
+        parts += hashlib.sha256(chunk).digest() + hashlib.sha256(listed).digest()
+        yield listed
+    yield _RECIPE.pack(_RECIPE_MAGIC, length) + parts
 
 
 def _ids(content: bytes) -> list[bytes]:

@@ -283,6 +283,40 @@ def test_lost_packs_are_mended_from_the_present_at_once(
     assert_back(before, manifest(project.root))
 
 
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_lost_packs_of_a_database_are_mended_from_it(project: Project, mode: str) -> None:
+    """Its pages, the lists of them, and the list of these; what differs by now is lost."""
+    path = project.root / "runs.db"
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute(f"PRAGMA journal_mode = {mode}")
+    db.execute("CREATE TABLE t (a)")
+    with db:
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO t VALUES (?)", [(os.urandom(1000),) for _ in range(2500)])
+    db.close()
+    before = manifest(project.root)
+    taken = project.snapshot().snapshot
+    for pack in (project.store / "packs").iterdir():
+        pack.unlink()
+    report, _ = project.repair()
+    assert report.ok, [damage for damage in report.damage if not damage.repaired]
+    assert _damage(project) == []
+    _wipe(project)
+    project.rollback(taken)
+    assert_back(before, manifest(project.root))
+
+    for pack in (project.store / "packs").iterdir():
+        pack.unlink()
+    info = path.stat()
+    with path.open("r+b") as file:
+        file.seek(1_500_000)
+        file.write(b"another")
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    report, _ = project.repair()
+    left = [d for d in report.damage if taken.id in d.snapshots and not d.repaired]
+    assert {path for damage in left for path in damage.paths} == {str(path)}
+
+
 @pytest.mark.parametrize("loss", [Path.unlink, _half], ids=["gone", "cut in half"])
 def test_what_is_lost_with_a_pack_is_never_called_mended(
     project: Project, loss: Callable[[Path], object]
@@ -540,7 +574,9 @@ def test_what_is_lost_and_comes_again_is_kept_again(project: Project, path: str)
     assert _damage(project) == []
 
 
-def test_a_database_is_not_built_upon_what_is_lost_of_it(project: Project) -> None:
+def test_a_database_is_not_built_upon_what_is_lost_of_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Although nothing in it changed: the next snapshot keeps it again, and mends the older."""
     path = project.root / "runs.db"
     with contextlib.closing(sqlite3.connect(path)) as db:
@@ -551,7 +587,11 @@ def test_a_database_is_not_built_upon_what_is_lost_of_it(project: Project) -> No
     taken = project.snapshot().snapshot
     for name in taken.states[-1].data["blobs"]:
         _shatter(*_packed(project, bytes.fromhex(name)))
+    # The database was away, say, when the store was repaired: else it would have mended it.
+    monkeypatch.setattr(Mender, "_mend_pages", lambda _self, _waiting: None)
+    monkeypatch.setattr(Mender, "_lists", lambda _self, _bad: iter(()))
     assert not project.repair()[0].ok
+    monkeypatch.undo()
     again = project.snapshot().snapshot
     assert _damage(project) == []
     for snapshot in (taken, again):
