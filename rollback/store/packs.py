@@ -7,6 +7,7 @@ heads are enough to make it again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -30,6 +31,8 @@ PACK_LIMIT = 128 << 20
 class PackWriter:
     """Appends blobs to a new pack, which exists under its name only once it is durable.
 
+    On a full disk each call may fail and be repeated: what was written by then is not again.
+
     Args:
         folder: The store's ``packs``.
         name: Unique name; the file is ``<name>.pack``.
@@ -46,6 +49,7 @@ class PackWriter:
         self._parts: list[bytes] = [MAGIC]
         self._waiting = len(MAGIC)
         self.length = len(MAGIC)
+        self._unsynced: OSError | None = None
 
     def append(self, kind: int, blob: bytes, content: bytes) -> int:
         """Add a blob and return the offset of its content."""
@@ -60,32 +64,46 @@ class PackWriter:
 
     def close(self) -> None:
         """Make the pack durable and give it its name; the caller syncs the folder."""
-        self._flush()
-        reach("pack.sync")
-        os.fsync(self._fd)
-        os.close(self._fd)
-        self._fd = -1
+        if self._fd >= 0:
+            self._flush()
+            reach("pack.sync")
+            self._sync()
+            os.close(self._fd)
+            self._fd = -1
         reach("pack.rename")
         os.rename(self._partial, self._final)
 
     def abandon(self) -> None:
-        """Forget the pack."""
+        """Forget the pack, as long as it has no name."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(self._partial)
+
+    def _sync(self) -> None:
+        # Once a sync has failed, the next one says nothing of what that one lost.
+        if self._unsynced is not None:
+            raise self._unsynced
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            self._unsynced = error
+            raise
 
     def _flush(self) -> None:
         if not self._parts:
             return
         reach("pack.write")
         view = memoryview(b"".join(self._parts))
-        while view:
-            done = os.write(self._fd, view)
-            self._written += done
-            view = view[done:]
+        try:
+            while view:
+                done = os.write(self._fd, view)
+                self._written += done
+                view = view[done:]
+        finally:
+            self._parts, self._waiting = [bytes(view)] if view else [], len(view)
         self._behind.grown_to(self._written)
-        self._parts, self._waiting = [], 0
 
 
 def heads(fd: int) -> Iterator[tuple[int, bytes, int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -160,6 +162,73 @@ def test_a_failed_transaction_leaves_nothing_that_is_read_later(store: Store) ->
     assert store.reader.read(kept).startswith(b"OTHER")
     with pytest.raises(StoreCorrupt):
         store.reader.read(lost)
+
+
+def _filled(pack: PackWriter) -> dict[int, bytes]:
+    """Add blobs, more than one write has, and return where each was said to be."""
+    contents = [bytes([n]) * 50_000 for n in range(6)]
+    found: dict[int, bytes] = {}
+    for content in contents:
+        with contextlib.suppress(OSError):
+            found[pack.append(1, content[:32], content)] = content
+    return found
+
+
+def test_a_pack_that_met_a_full_disk_is_whole_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that took a part is gone on with where it stopped, a name that failed given again."""
+    write, rename = os.write, os.rename
+    full = [True]
+
+    def little(fd: int, view: memoryview) -> int:
+        if not full[0]:
+            return write(fd, view)
+        if len(view) < 60_000:
+            raise OSError(errno.ENOSPC, "no space")
+        return write(fd, view[:1_000])
+
+    def refused(old: bytes, new: bytes) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "no space")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "write", little)
+    monkeypatch.setattr(os, "rename", refused)
+    pack = PackWriter(os.fsencode(tmp_path), "p")
+    found = _filled(pack)
+    with pytest.raises(OSError, match="no space"):
+        pack.close()
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="no space"):
+        pack.close()
+    full[0] = False
+    pack.close()
+    content = (tmp_path / "p.pack").read_bytes()
+    assert 1 < len(found) <= 6
+    for offset, expected in found.items():
+        assert content[offset : offset + len(expected)] == expected
+    assert len(content) == pack.length
+
+
+def test_a_pack_whose_sync_failed_is_never_taken_for_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of lost pages once; a second sync that succeeds says nothing."""
+    pack = PackWriter(os.fsencode(tmp_path), "p")
+    pack.append(1, bytes(32), b"content")
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", _failing_sync)
+        with pytest.raises(OSError, match="quota"):
+            pack.close()
+    with pytest.raises(OSError, match="quota"):
+        pack.close()
+    pack.abandon()
+    assert not list(tmp_path.iterdir())
+
+
+def _failing_sync(_: int) -> None:
+    raise OSError(errno.EDQUOT, "quota")
 
 
 def test_a_pack_can_be_read_without_the_catalog(tmp_path: Path) -> None:
