@@ -33,8 +33,13 @@ class SmallFiles:
         many = len(jobs) > FORK_FILES or sum(sizes) > FORK_BYTES
         runs = share_out(sizes, cores() if many else 1, FILE_COST) if jobs else []
         apart = len(runs) > 1
-        parts = [tell([jobs[i] for i in run], apart) for run in runs]
-        self._workers = Workers(_work, parts, apart=apart)
+        shares = [[jobs[i] for i in run] for run in runs]
+        parts = [tell(share, apart) for share in shares]
+
+        def here(number: int, _: SmallJobs) -> _Answer:
+            return _work(number, tell(shares[number], False))
+
+        self._workers = Workers(_work, parts, apart=apart, here=here)
 
     def results(self) -> Iterator[_Answer]:
         """Yield what each worker did; their shares follow one another."""
