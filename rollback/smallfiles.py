@@ -39,7 +39,7 @@ class SmallFiles:
         def here(number: int, _: SmallJobs) -> _Answer:
             return _work(number, tell(shares[number], False))
 
-        self._workers = Workers(_work, parts, apart=apart, here=here)
+        self._workers = Workers(_work, parts, apart=apart, here=here if apart else None)
 
     def results(self) -> Iterator[_Answer]:
         """Yield what each worker did; their shares follow one another."""
